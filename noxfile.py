@@ -59,8 +59,8 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Strict mypy over the package, the public API as a caller writes it, the examples, and the documentation's samples."""
-    session.install("-e", ".[test,recipes]", *tools("mypy"))
+    """Strict mypy over the package; with pyright, over the public API as a caller writes it, the examples and samples."""
+    session.install("-e", ".[test,recipes]", *tools("mypy", "pyright"))
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing", "examples")
     samples = Path(session.create_tmp()).resolve() / "samples"
@@ -69,6 +69,7 @@ def typing(session: nox.Session) -> None:
     # The samples are modules by themselves, and use names of the reader's; Dask's Client has no types.
     options = ("--strict", "--untyped-calls-exclude=distributed")
     session.run("mypy", *options, str(samples), env={"MYPYPATH": str(ROOT)})
+    session.run("pyright", "tests/typing", "examples", str(samples))
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14"])

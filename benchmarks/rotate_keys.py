@@ -25,8 +25,7 @@ from dan_async.config import Threshold
 from dan_async.session import DanSessionKeyPayload
 from dan_async.storage import FixedKeys, StoredSession, StoreKey
 from dan_async.storage.database import sessions_table
-from dan_async.storage.sealing import Sealer
-from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
+from dan_async.storage.sqlalchemy_store import Sealer, SQLAlchemyStore
 from dan_async.types import RequestId
 
 __all__ = ["main", "measure"]

@@ -37,6 +37,8 @@ STATEMENTS = {
     "python alone": "pass",
     "import dan_async": "import dan_async",
     "client and network": "from dan_async import DanClient, LocalWallet, NodeNetwork",
+    "all the libraries": "import aiohttp, attrs, coincurve, cryptography, tenacity, eth_hash.backends.pysha3",
+    "client and both networks": "from dan_async import DanClient, GatewayNetwork, LocalWallet, NodeNetwork",
     "up to the first endpoint": (
         "from dan_async import DanClient, LocalWallet, NodeEndpoint, NodeNetwork\n"
         "NodeEndpoint('wss://node.example/v1/rpc', '0x' + '11' * 20)"

@@ -112,12 +112,13 @@ def check_text(field: str, value: object, *, least: int = 1, most: int = 1024) -
     return value
 
 
-def duration_s(value: object) -> int:
+def duration_s(value: int | timedelta) -> int:
     """Return a lifetime in whole seconds; it may be given as a ``timedelta``."""
+    given: object = value
     if isinstance(value, timedelta):
         seconds = value // timedelta(seconds=1)
-        value = seconds if value == timedelta(seconds=seconds) else value.total_seconds()
-    return check_int("duration", value, least=1, most=MAX_LIFETIME_S, unit=" seconds")
+        given = seconds if value == timedelta(seconds=seconds) else value.total_seconds()
+    return check_int("duration", given, least=1, most=MAX_LIFETIME_S, unit=" seconds")
 
 
 def check_reference(field: str, value: object) -> str:

@@ -21,7 +21,6 @@ from dan_async._values import (
     duration_s,
     setting,
 )
-from dan_async.batch import BatchRun, Made, SigningRun
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline, OneLoop
@@ -40,7 +39,6 @@ from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
 from dan_async.live_session import LiveSession
 from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource, network_time
-from dan_async.opening import open_network
 from dan_async.request import (
     DEFAULT_DURATION_S,
     HardcodedValues,
@@ -60,6 +58,7 @@ from dan_async.wallets.base import Wallet
 from dan_async.wallets.passkey import PasskeyRegister
 
 if TYPE_CHECKING:
+    from dan_async.batch import BatchRun, Made, SigningRun
     from dan_async.userops.sign_user_operation import Operation
 
 __all__ = ["DanClient", "generate_session_key", "sign_message"]
@@ -163,6 +162,8 @@ class DanClient:
             async with DanClient.connect("devnet://2-of-3") as dan:
                 session = await dan.generate_session_key(wallet=LocalWallet(key), chain_id=80002)
         """
+        from dan_async.opening import open_network
+
         return cls(open_network(where, timeouts=timeouts), timeouts=timeouts, store=store, on_event=on_event)
 
     async def __aenter__(self) -> Self:
@@ -398,7 +399,7 @@ class DanClient:
         pending_id: str,
         signature: str | bytes,
         *,
-        timeout: float | None = None,
+        timeout: TimeSpan | None = None,
         on_report: OnReport | None = None,
     ) -> DanSessionKeyPayload:
         """
@@ -505,6 +506,9 @@ class DanClient:
                 settle_s=self._timeouts.attempt_s,
             )
 
+        # Imported here, as below: not every program has that much to do.
+        from dan_async.batch import BatchRun
+
         return BatchRun(requests, work, concurrency=concurrency, rate_limit=rate_limit)
 
     async def sign_message(
@@ -589,6 +593,8 @@ class DanClient:
 
         def work(message: Message) -> Awaitable[Hex]:
             return self.sign_message(message, current(), **parameters)
+
+        from dan_async.batch import SigningRun
 
         return SigningRun(messages, work, concurrency=concurrency, rate_limit=rate_limit)
 

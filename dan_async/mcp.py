@@ -403,7 +403,7 @@ class SessionTools:
         return {"sessions": [self._shown(one) for one in page.records if self._may_use(one)]}
 
     async def _make_session(self, duration: object = None, reference: object = None) -> dict[str, Any]:
-        seconds = self._max_duration if duration is None else duration_s(duration)
+        seconds = self._max_duration if duration is None else duration_s(duration)  # type: ignore[arg-type]  # it checks
         if seconds > self._max_duration:
             raise InvalidFieldError("duration", f"must be at most {self._max_duration} seconds here")
         name = (

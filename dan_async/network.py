@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from attrs import Factory, field, frozen
@@ -759,9 +759,9 @@ class MeasuresClock(Protocol):
 
 def known_skew(network: Network, t: int | None) -> ClockSkew | None:
     """Return how far this machine's clock is off, as far as t nodes have said so far; the network's usual t if None."""
-    return (
-        network.clock_skew(t or network.default_threshold.t) if isinstance(network, MeasuresClock) else None
-    )
+    # Not isinstance(): for a network that is no MeasuresClock that takes 15 µs, of every call.
+    measure: Callable[[int], ClockSkew | None] | None = getattr(network, "clock_skew", None)
+    return None if measure is None else measure(t or network.default_threshold.t)
 
 
 def network_time(network: Network, clock: Clock, t: int | None) -> float:

@@ -13,7 +13,6 @@ from typing import Any, Protocol, Self, TypeAlias, TypedDict, runtime_checkable
 from attrs import converters, field, fields, frozen
 
 from dan_async._values import (
-    MAX_LIFETIME_S,
     MAX_SAFE_INT,
     chain_in_url,
     check_algorithm,
@@ -25,7 +24,6 @@ from dan_async._values import (
     duration_s,
     in_seconds,
     optional,
-    required,
     shown_name,
 )
 from dan_async.config import MAX_PARTIES, Timeouts
@@ -36,7 +34,7 @@ from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network, 
 from dan_async.permissions.rules import parse_permissions, permissions_text
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
-from dan_async.types import Address, Clock, KeyAlgorithm, TypedData
+from dan_async.types import Address, Clock, KeyAlgorithm, TimeSpan, TypedData
 from dan_async.wallets.base import EoaAuth, Wallet
 
 __all__ = [
@@ -167,7 +165,7 @@ class DanSessionKeyRequestParams:
         smart_account_client: The account whose owner authorises the session; its ``signer`` is asked to sign.
         browser_wallet: A wallet to ask instead of the account's signer.
         hardcoded_values: Any of eoa_address, hex_eph_sk_without_0x, threshold, parties_number, chain_id.
-        duration: How long the session lives: whole seconds, 1 to 31 536 000 (365 days).
+        duration: How long the session lives: whole seconds, 1 to 31 536 000 (365 days), also as a ``timedelta``.
         chain_id: The chain; inferred from the account or its bundler URL if None.
 
     Raises:
@@ -177,10 +175,7 @@ class DanSessionKeyRequestParams:
     smart_account_client: SmartAccount
     browser_wallet: Wallet | None = None
     hardcoded_values: HardcodedValues = field(default=None, converter=_to_hardcoded)
-    duration: int = field(
-        default=DEFAULT_DURATION_S,
-        validator=required(check_int, least=1, most=MAX_LIFETIME_S, unit=" seconds"),
-    )
+    duration: int = field(default=DEFAULT_DURATION_S, converter=duration_s)
     chain_id: int | None = field(default=None, validator=optional(check_int, least=1, most=MAX_SAFE_INT))
 
 
@@ -265,7 +260,7 @@ class SessionKeyParameters(TypedDict, total=False):
     eph_alg: KeyAlgorithm | None
     ephemeral_key: EphemeralKey | str | None
     eph_id: str | None
-    timeout: float | None
+    timeout: TimeSpan | None
     reference: str | None
 
 

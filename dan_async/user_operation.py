@@ -16,6 +16,7 @@ from attrs import NOTHING, field, fields, frozen
 from attrs.converters import optional
 
 from dan_async._values import from_hex, number_of, to_hex
+from dan_async.crypto.abi import encode_call_of_any_types
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
@@ -109,6 +110,24 @@ class Call:
         object.__setattr__(self, "target", parse_address("target", self.target))
         object.__setattr__(self, "value", _read_uint256(self.value, "value"))
         object.__setattr__(self, "data", _read_bytes(self.data, "data"))
+
+    @classmethod
+    def of(cls, target: str, signature: str, *arguments: Any, value: int = 0) -> Self:
+        """
+        Return the call of a contract's function (extra ``eth-account``, which brings eth-abi).
+
+        Args:
+            target: The contract's address.
+            signature: The function, as ``transfer(address,uint256)``; its types may be any of the ABI, also tuples, arrays
+                and fixed arrays: ``swap((address,uint24)[2],int256,string)``.
+            *arguments: Its arguments, as eth-abi takes them.
+            value: Wei sent with it.
+
+        Raises:
+            MissingExtraError: eth-abi is not installed.
+            InvalidFieldError: The signature is none, an argument does not fit its type, or the address is wrong.
+        """
+        return cls(target, value, encode_call_of_any_types(signature, arguments))
 
     @property
     def selector(self) -> bytes:

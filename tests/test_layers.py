@@ -62,6 +62,7 @@ PURE = (
 #: Third-party packages that live in one place only.
 HOMES = {
     "coincurve": {"crypto"},
+    "eth_abi": {"crypto"},
     "eth_hash": {"crypto"},
     "eth_utils": {"crypto"},
     "tenacity": {"retry"},

@@ -33,6 +33,7 @@ RECORDED_NAMES = ROOT / "tests" / "public_names.json"
 OF_EXTRAS = {
     "typer",
     "rich",
+    "eth_abi",
     "eth_account",
     "webauthn",
     "uvloop",

@@ -45,6 +45,8 @@ ELSEWHERE = {
     ("web3", 0): "tests/recipes/test_web3.py",
     ("mcp", 0): "tests/recipes/test_mcp.py",
     ("user-operations", 0): "tests/chain/test_session_on_chain.py",
+    ("modern-accounts", 0): "tests/chain/test_nexus.py",
+    ("modern-accounts", 1): "tests/chain/test_nexus.py",
     ("sessions-on-chain", 0): "tests/chain/test_biconomy_sessions.py",
     ("sessions-on-chain", 1): "tests/unit/userops/test_sessions_on_chain.py",
 }
@@ -194,6 +196,13 @@ async def readers_names(net: Devnet, stack: AsyncExitStack, folder: Path) -> dic
         "text": permissions,
         "request": request,
         "prepared_elsewhere": OPERATION.to_dict(),
+        "stored": session.to_dict(),
+        "key_gen_data": {
+            "sessionPublicKey": session.session_key_eoa,
+            "keyId": session.mpc_key_id,
+            "ephSK": "0x" + session.hex_eph_sk_without_0x,
+            "ephId": session.eph_id,
+        },
         "requests": [{"wallet": OWNER, "chain_id": 80002, "reference": f"row {i}"} for i in range(3)],
     }
 
@@ -201,7 +210,7 @@ async def readers_names(net: Devnet, stack: AsyncExitStack, folder: Path) -> dic
 async def run(sample: str, names: dict[str, Any], net: Devnet) -> None:
     """Run a sample; tests that it defines run as well."""
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    made = eval(compile(sample, "sample", "exec", flags), names)
+    made = eval(compile(sample, "sample", "exec", flags, dont_inherit=True), names)
     if inspect.isawaitable(made):
         await made
     async with AsyncExitStack() as stack:
@@ -225,7 +234,7 @@ async def run(sample: str, names: dict[str, Any], net: Devnet) -> None:
 @pytest.fixture
 async def net(page: Path) -> AsyncIterator[Devnet]:
     # Behind a gateway it is 3-of-5 unless something else is said.
-    async with Devnet(3, 5) if page.stem == "gateway" else Devnet(2, 3) as made:
+    async with Devnet(3, 5) if page.stem in {"gateway", "from-walletprovider-sdk"} else Devnet(2, 3) as made:
         yield made
 
 

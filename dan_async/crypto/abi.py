@@ -11,6 +11,7 @@ Types: address (as an EIP-55 text), bool, uint8 … uint256, bytes1 … bytes32,
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -20,7 +21,7 @@ from attrs import frozen
 
 from dan_async.crypto.address import parse_address, to_checksum_address
 from dan_async.crypto.hashes import keccak256
-from dan_async.errors import InvalidFieldError
+from dan_async.errors import InvalidFieldError, require_extra
 
 _WORD = 32
 _ADDRESS_LENGTH = 20
@@ -68,6 +69,30 @@ def function_selector(signature: str) -> bytes:
 def encode_call(signature: str, *arguments: Any) -> bytes:
     """Return the call data of a function call: texts for addresses, ints, bools, bytes, sequences."""
     return function_selector(signature) + encode_arguments(signature[signature.index("(") :], arguments)
+
+
+def encode_call_of_any_types(signature: str, arguments: Sequence[Any]) -> bytes:
+    """Return the call data of a call of the user's own: eth-abi encodes it, which knows every type."""
+    eth_abi: Any = require_extra("eth_abi", extra="eth-account", purpose="Encoding a call")
+    grammar: Any = importlib.import_module("eth_abi.grammar")
+    if not isinstance(signature, str) or not _SIGNATURE.match(signature):
+        raise InvalidFieldError("signature", "must be a function's, as transfer(address,uint256)")
+    full = grammar.normalize(
+        signature
+    )  # uint is short for uint256, and the selector is that of the whole name
+    whole = full[full.index("(") :]
+    try:
+        types = [] if whole == "()" else [kind.to_type_str() for kind in grammar.parse(whole).components]
+    except eth_abi.exceptions.ParseError:
+        types = [whole]
+    if not all(map(eth_abi.is_encodable_type, types)):
+        raise InvalidFieldError("signature", "has a type that is not one of the ABI")
+    if len(arguments) != len(types):
+        raise InvalidFieldError("arguments", f"must be {len(types)}, not {len(arguments)}")
+    for place, (kind, argument) in enumerate(zip(types, arguments, strict=True), start=1):
+        if not eth_abi.is_encodable(kind, argument):
+            raise InvalidFieldError("arguments", f"must fit {full}: number {place} is no {kind}")
+    return function_selector(full) + bytes(eth_abi.encode(types, arguments))
 
 
 def encode_arguments(types: str, values: Sequence[Any]) -> bytes:

@@ -37,7 +37,6 @@ from dan_async.network import (
     NodeHealth,
     SigningOrder,
 )
-from dan_async.network_file import NetworkFile
 from dan_async.protocols.exchange import (
     EphemeralKeyExchange,
     ephemeral_key_exchange,
@@ -48,7 +47,7 @@ from dan_async.protocols.exchange import (
 )
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.gateway import ApiVersion, GatewayProtocol, Operation
-from dan_async.protocols.gateway_0_3 import REVISION_0_3
+from dan_async.protocols.gateway_0 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import EphemeralClaim
@@ -178,6 +177,8 @@ class GatewayNetwork:
         Raises:
             ConfigurationError: The file cannot be read, or is that of nodes; see ``NetworkFile.read``.
         """
+        from dan_async.network_file import NetworkFile
+
         found = NetworkFile.read(path)
         if found.gateway is None:
             raise ConfigurationError(f"{path} is the file of nodes", hint="Use NodeNetwork.from_file()")

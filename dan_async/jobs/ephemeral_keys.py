@@ -45,8 +45,8 @@ async def add_ephemeral_key(
     """
     Run the job over *network*; ``DanClient.add_ephemeral_key`` has the full description.
 
-    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds. The other
-    arguments, and the errors, are those of ``DanClient.add_ephemeral_key``.
+    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds, *deadline* the
+    job's if it has begun already. The other arguments, and the errors, are those of ``DanClient.add_ephemeral_key``.
 
     Returns:
         The session with the new ephemeral key.
@@ -92,8 +92,8 @@ async def revoke_ephemeral_key(
     """
     Run the job over *network*; ``DanClient.revoke_ephemeral_key`` has the full description.
 
-    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds. The other
-    arguments, and the errors, are those of ``DanClient.revoke_ephemeral_key``.
+    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds, *deadline* the
+    job's if it has begun already. The other arguments, and the errors, are those of ``DanClient.revoke_ephemeral_key``.
 
     Returns:
         Who has confirmed, and who has not.

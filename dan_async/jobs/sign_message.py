@@ -64,8 +64,8 @@ async def sign_message(
     """
     Run the job over *network*; ``DanClient.sign_message`` has the full description.
 
-    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds. The other
-    arguments, and the errors, are those of ``DanClient.sign_message``.
+    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds, *deadline* the
+    job's if it has begun already. The other arguments, and the errors, are those of ``DanClient.sign_message``.
 
     Returns:
         ``0x`` and 130 hex digits: r, s, v.

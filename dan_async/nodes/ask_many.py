@@ -135,7 +135,8 @@ async def ask_many(
         if asking.awaited and not asking.all_in.is_set() and (linger_s := plan.linger_s(asking.answers)):
             await wait_for_event(asking.all_in, deadline.cap(linger_s))
     finally:
-        await cancel_and_wait(asking.tasks)
+        if asking.awaited:
+            await cancel_and_wait(asking.tasks)
     if asking.crash is not None:
         raise asking.crash
     answers, now = asking.answers, time.monotonic()

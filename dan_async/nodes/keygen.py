@@ -10,13 +10,17 @@ culprit, or disputes another honest node: so d spares are enough for d dishonest
 
 A slow node is raced by a spare at the challenge (``ask_many``), and left behind once t agree (``UntilVerdict``); one that is
 slow in signing is the business of ``signing_race``.
+
+Whether a key generation that was broken off made a key is found out by asking every node of the pool ("dan_settle_keygen").
+A node that answers begins nothing more under the request. So if t nodes acknowledged the same key, there is a session; and
+if fewer than t nodes are left that acknowledged or did not answer, there can never be one.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
@@ -41,7 +45,14 @@ from dan_async.errors import (
     failure_number,
 )
 from dan_async.events import EventHub, OperationRestarted, RequestLog, report_verdict
-from dan_async.network import AuthModule, KeygenReport, KeygenRequest, KeygenTimings
+from dan_async.network import (
+    AuthModule,
+    KeygenQuestion,
+    KeygenReport,
+    KeygenRequest,
+    KeygenSettlement,
+    KeygenTimings,
+)
 from dan_async.nodes.acknowledgements import KeygenTally, set_dissent_apart
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
 from dan_async.nodes.blame import Pair, judge, sit_out
@@ -54,10 +65,16 @@ from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
     CERTIFY_KEYGEN,
     MOST_RESTARTS,
+    SETTLE_KEYGEN,
     Acknowledgement,
     CertifyParams,
     ChallengeResult,
+    KeygenClaims,
+    Settlement,
+    SettleParams,
+    request_ids,
     restarted_request_id,
+    settle_digest,
 )
 from dan_async.protocols.setups import KeygenSetup, UserAuthentication
 from dan_async.retry import Tries
@@ -327,6 +344,8 @@ class OpenedRound:
     @property
     def replaced(self) -> tuple[NodeOutcome[Any], ...]:
         """The outcomes of nodes that were asked and do not take part."""
+        if len(self.outcomes) == len(self.round.participants):
+            return ()
         return tuple([o for o in self.outcomes if o.operator not in self.round.participants])
 
 
@@ -401,7 +420,7 @@ class NodeKeygen:
                         restarts=self._restarts,
                         replaced=tuple(self._replaced),
                         culprits=tuple(sorted(self._culprits)),
-                        disputes=self._pairs,
+                        disputes=self._pairs if self._disputes else (),
                         timings=KeygenTimings(
                             challenge_s=were_ready - began,
                             wallet_s=authorised - were_ready,
@@ -590,3 +609,85 @@ def _is_incurable(outcome: NodeOutcome[Any]) -> bool:
     """Whether a node refused something that another round would bring again."""
     error = outcome.error
     return isinstance(error, NodeRefusedError) and FailureKind.CURABLE not in failure_kind(error)
+
+
+# --- settling ---------------------------------------------------------------------------------------------------------
+
+
+async def settle_keygen(
+    nodes: Sequence[Node], question: KeygenQuestion, *, deadline: Deadline
+) -> KeygenSettlement:
+    """Ask the nodes; see ``SettlesKeygen``."""
+    key = question.ephemeral_key
+
+    async def ask(node: Node, tries: Tries) -> tuple[Acknowledgement, ...]:
+        digest = settle_digest(request_id=question.request_id, operator=node.operator, eph_pk=key.public_key)
+        params = SettleParams(
+            request_id=question.request_id,
+            eph_pk=key.public_key,
+            sign_alg=key.algorithm,
+            signature=key.sign_message(digest),
+        )
+        request = Request(SETTLE_KEYGEN, encode(params), Settlement.read, question.request_id)
+        settlement = await node.call(tries, request=request, deadline=deadline)
+        return settlement.acknowledgements
+
+    plan: Plan[tuple[Acknowledgement, ...]] = Plan(wanted=len(nodes))
+    answers = await ask_many(nodes, ask, plan, step="settling", deadline=deadline)
+    return settlement_of(question, answers.values, answers.failures)
+
+
+def settlement_of(
+    question: KeygenQuestion,
+    answers: Mapping[OperatorAddress, tuple[Acknowledgement, ...]],
+    failures: Sequence[NodeOutcome[Any]],
+) -> KeygenSettlement:
+    """Judge by the acknowledgements of each node, none if it knows of no key, and by the nodes that did not answer. Pure."""
+    groups: dict[Hashable, dict[OperatorAddress, Acknowledgement]] = {}
+    for operator, acknowledgements in answers.items():
+        for ack in acknowledgements:
+            groups.setdefault((ack.request_id, ack.threshold, ack.participants), {})[operator] = ack
+    largest, report = 0, None
+    for found in groups.values():
+        claims = next(iter(found.values())).claims
+        if not _was_asked(question, claims):
+            continue
+        tally = KeygenTally(
+            request_id=claims.request_id,
+            threshold=claims.threshold,
+            participants=claims.participants,
+            owner_id=question.owner_id,
+        )
+        outcomes: list[NodeOutcome[Acknowledgement]] = []
+        for operator, ack in found.items():
+            try:
+                tally.record(operator, ack)
+            except AcknowledgementError as error:
+                outcomes.append(NodeOutcome(operator=operator, error=error))
+            else:
+                outcomes.append(NodeOutcome(operator=operator, answer=ack, summary=ack.summary))
+        largest = max(largest, sum([outcome.is_success for outcome in outcomes]))
+        # More than one, if a key generation that had been given up for another one ended well after all: any will do.
+        with suppress(QuorumError):
+            agreed = tally.verdict()
+            report = KeygenReport(
+                request_id=claims.request_id,
+                key_id=agreed.key_id,
+                public_key=agreed.public_key,
+                threshold=claims.threshold,
+                outcomes=(*outcomes, *failures),
+            )
+    if report is not None:
+        return KeygenSettlement(report=report, is_certain=True, outcomes=report.outcomes)
+    is_certain = largest + len(failures) < question.threshold.t
+    return KeygenSettlement(report=None, is_certain=is_certain, outcomes=tuple(failures))
+
+
+def _was_asked(question: KeygenQuestion, claims: KeygenClaims) -> bool:
+    asked = question.threshold
+    return (
+        claims.request_id in request_ids(question.request_id)
+        and claims.t == asked.t
+        and (question.min_parties or asked.n) <= claims.n <= asked.n
+        and len(claims.participants) == claims.n
+    )

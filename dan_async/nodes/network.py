@@ -42,14 +42,12 @@ from dan_async.network import (
     SigningOrder,
     SigningStock,
 )
-from dan_async.network_file import NetworkFile
 from dan_async.nodes.changes import change_ephemeral_key, register_passkey
 from dan_async.nodes.health import NetworkClock, RestPolicy
-from dan_async.nodes.keygen import NodeKeygen, OpenedRound
+from dan_async.nodes.keygen import NodeKeygen, OpenedRound, settle_keygen
 from dan_async.nodes.keygen_batch import KeygenBatches
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import SetupText, authenticate
-from dan_async.nodes.settling import settle_keygen
 from dan_async.nodes.signing import NodeSigner
 from dan_async.protocols.fields import decode_key_id, new_request_id
 from dan_async.protocols.gateway_1 import REVISION_1
@@ -193,6 +191,8 @@ class NodeNetwork:
         Raises:
             ConfigurationError: The file cannot be read, or is that of a gateway; see ``NetworkFile.read``.
         """
+        from dan_async.network_file import NetworkFile
+
         found = NetworkFile.read(path)
         if not found.nodes:
             raise ConfigurationError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from itertools import islice
 from typing import TypeVar
 
@@ -95,7 +96,7 @@ class NodeRound:
         """Return the same nodes for an owner who has signed already: the nonces only showed who holds the key."""
         return evolve(self, nonces=())
 
-    @property
+    @cached_property
     def challenge(self) -> str:
         """The final challenge, as the owner's typed data carries it: 64 hex digits."""
         if not self.nonces:

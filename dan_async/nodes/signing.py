@@ -481,7 +481,8 @@ class SigningQueue:
         if session in self._lines or not self._admits(session):
             await self._wait(session, deadline, is_first=is_again)
         else:
-            self._take(session)
+            self._held[session] += 1
+            self._free -= 1
         try:
             yield
             if limit := self._limits.get(session):
@@ -539,10 +540,6 @@ class SigningQueue:
     def _admits(self, session: Hashable) -> bool:
         return self._held[session] < min(self._free, int(self._limits.get(session, self._free)))
 
-    def _take(self, session: Hashable) -> None:
-        self._held[session] += 1
-        self._free -= 1
-
     def _give_back(self, session: Hashable) -> None:
         self._free += 1
         self._held[session] -= 1
@@ -562,5 +559,6 @@ class SigningQueue:
             self._lines[session] = line  # to the end
             self._leave(session, turn)
             if not turn.cancelled():  # its task will learn of that in a moment
-                self._take(session)
+                self._held[session] += 1
+                self._free -= 1
                 turn.set_result(None)

@@ -223,7 +223,8 @@ class SignerRace(Generic[T]):
                 else:
                     self._hedge(running)
         finally:
-            await cancel_and_wait(running)
+            if running:
+                await cancel_and_wait(running)
         raise self._lost()
 
     # --- which set ----------------------------------------------------------------------------------------------------

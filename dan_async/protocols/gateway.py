@@ -2,7 +2,7 @@
 The gateway's protocol, both directions of every frame in one class, so that client and server cannot drift apart.
 
 ``GatewayProtocol`` holds all that the revisions share, and the frames of those before 1, which take one setup at a time and
-name nothing. ``gateway_0_3`` and ``gateway_1`` override it, ``gateway_0_1`` overrides 0.3. Decoders raise ``ProtocolError``
+name nothing. ``gateway_0`` (0.3, and 0.1 over it) and ``gateway_1`` override it. Decoders raise ``ProtocolError``
 if a text is not JSON and ``InvalidFieldError`` if a member is missing, unknown or wrong.
 """
 
@@ -206,7 +206,8 @@ class GatewayProtocol(ABC):
 
     def encode_claim(self, claim: EphemeralClaim) -> str:
         """Write the ephemeral claim: tag 2 of a setup."""
-        self.check_claim(claim)
+        if claim.sign_alg not in self.ephemeral_algorithms:
+            self.check_claim(claim)
         algorithm = {"signAlg": claim.sign_alg} if self.has_names else {}
         public_key = f"0x{claim.eph_pk.hex()}"
         return dump({"ephId": claim.eph_id, "ephPK": public_key, "expiry": claim.expiry, **algorithm})

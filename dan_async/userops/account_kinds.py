@@ -74,7 +74,12 @@ class AccountKind(Protocol):
         ...
 
     def nonce_key(self, lane: int) -> int:
-        """Return the entry point's key of a nonce lane; the lane's own number, of 192 bits, unless keys mean more."""
+        """
+        Return the entry point's key of a nonce lane: the lane's own number, unless the account's keys mean more.
+
+        Args:
+            lane: The lane's number, below 2**192.
+        """
         ...
 
     def wrap_signature(self, signature: bytes) -> bytes:
@@ -411,7 +416,7 @@ class Nexus:
             address,
         )
 
-    def set_up(self, account: Address, owner: str) -> Call:
+    def set_up(self, account: str, owner: str) -> Call:
         """
         Return the account's call that sets up a delegated EOA, which no factory does: its first.
 
@@ -458,7 +463,7 @@ class Nexus:
         return _DUMMY_SIGNATURE
 
     @staticmethod
-    def install_validator(account: Address, module: str, setup: bytes) -> Call:
+    def install_validator(account: str, module: str, setup: bytes) -> Call:
         """
         Return the account's call that installs a module which checks operations.
 
@@ -475,7 +480,7 @@ class Nexus:
 
     @staticmethod
     def uninstall_validator(
-        account: Address, module: str, *, previous: str = _FIRST_MODULE, teardown: bytes = b""
+        account: str, module: str, *, previous: str = _FIRST_MODULE, teardown: bytes = b""
     ) -> Call:
         """
         Return the account's call that uninstalls a module which checks operations.

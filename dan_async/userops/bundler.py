@@ -71,18 +71,16 @@ class Bundler:
         self.entry_point = entry_point
         self._sleep = sleep
         self._price_methods = dict(_PRICE_METHODS)
-        self.authorisation: Authorisation | None = None
+        self.extra: dict[str, Any] = {}
+        self.estimated_extra: dict[str, Any] = {}
 
-    def carrying(self, authorisation: Authorisation | None) -> Self:
+    def carrying(self, authorisation: Authorisation, chain_id: int) -> Self:
         """Return the same bundler for operations that come with an authorisation of their sender (EIP-7702)."""
-        found = copy.copy(self)
-        found.authorisation = authorisation
+        found, form = copy.copy(self), authorisation.to_dict()
+        found.extra = {"eip7702Auth": form}
+        # Alto takes 0, which is every chain, for missing here. An estimate does not look at the signature.
+        found.estimated_extra = {"eip7702Auth": form | {"chainId": hex(chain_id)}}
         return found
-
-    def _form(self, operation: UserOperation) -> dict[str, Any]:
-        if self.authorisation is None:
-            return operation.to_dict()
-        return {**operation.to_dict(), "eip7702Auth": self.authorisation.to_dict()}
 
     async def gas_price(self, *, deadline: Deadline) -> GasPrice | None:
         """Return its price of gas; None if it has no method for that. The methods are bundlers' own."""
@@ -102,7 +100,9 @@ class Bundler:
     async def estimate_gas(self, operation: UserOperation, *, deadline: Deadline) -> dict[str, int]:
         """Return the gas that an operation needs, by our field names; its signature is a dummy of the right length."""
         method = "eth_estimateUserOperationGas"
-        answer = await self.service.call(method, [self._form(operation), self.entry_point], deadline=deadline)
+        answer = await self.service.call(
+            method, [operation.to_dict() | self.estimated_extra, self.entry_point], deadline=deadline
+        )
         if not isinstance(answer, dict):
             raise self.service.broken(method, "is not an object")
         found = {
@@ -129,7 +129,7 @@ class Bundler:
         try:
             answer = await self.service.ask(
                 method,
-                [self._form(operation), self.entry_point],
+                [operation.to_dict() | self.extra, self.entry_point],
                 deadline=deadline,
                 before_sleep=lambda details: attempts.append(details.error),
             )

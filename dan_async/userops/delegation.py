@@ -6,6 +6,7 @@ import asyncio
 from typing import Protocol, runtime_checkable
 
 from dan_async._values import from_hex, to_hex
+from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import keccak256
 from dan_async.crypto.set_code import (
     DELEGATION_PREFIX,
@@ -68,17 +69,26 @@ def delegation_code(implementation: Address) -> bytes:
     return DELEGATION_PREFIX + bytes.fromhex(implementation[2:])
 
 
-async def sign_authorisation(wallet: object, *, chain_id: int, address: Address, nonce: int) -> Authorisation:
-    """Have the wallet authorise its EOA to run the code at an address, and check that it did."""
+async def sign_authorisation(
+    wallet: object,
+    owner: Address,
+    *,
+    chain_id: int,
+    address: Address,
+    nonce: int,
+    timeout_s: float | None = None,
+) -> Authorisation:
+    """Have the owner's wallet authorise its EOA to run the code at an address, and check that it did."""
     if not isinstance(wallet, AuthorisationWallet):
+        signer = "a session" if wallet is None else type(wallet).__name__
         raise ConfigurationError(
-            f"{type(wallet).__name__} signs no authorisations of EIP-7702",
-            hint="LocalWallet and EthAccountWallet do; browsers' wallets sign them for no page",
+            f"{signer} signs no authorisations of EIP-7702",
+            hint="The owner's LocalWallet or EthAccountWallet does; browsers' wallets sign them for no page",
         )
     authorisation_digest(chain_id=chain_id, address=address, nonce=nonce)  # the wallet sees no malformed ones
     signature = await ask_owner(
         lambda: wallet.sign_authorisation(chain_id=chain_id, address=address, nonce=nonce),
-        None,
+        timeout_s,
         unanswered="the wallet did not sign",
         failed="the wallet failed",
     )
@@ -92,9 +102,9 @@ async def sign_authorisation(wallet: object, *, chain_id: int, address: Address,
             hint="It must return 65 bytes r, s, v as 0x hex",
             phase="wallet",
         ) from error
-    if found.authority != wallet.address:
+    if found.authority != owner:
         raise WrongSignerError(
-            f"the wallet signed as {found.authority}, not as the owner {wallet.address}",
+            f"the wallet signed as {found.authority}, not as the owner {owner}",
             hint="Select the owner's account in the wallet; if it is selected, the wallet signed other data than asked",
             phase="wallet",
         )
@@ -117,10 +127,10 @@ async def prepare_set_code(
 
     The gas is estimated with the code put in place, so that nothing is signed before all else is known.
     """
-    if not isinstance(wallet, TransactionWallet):
+    if not isinstance(wallet, TransactionWallet) or parse_address("wallet.address", wallet.address) != owner:
         raise ConfigurationError(
-            f"{type(wallet).__name__} signs no transactions here",
-            hint="LocalWallet does; or send an operation with authorise_delegation()'s result",
+            "the account's signer signs no transactions of its owner",
+            hint="The owner's LocalWallet does; or send an operation with authorise_delegation()'s result",
         )
     nonce = await chain.count_transactions(owner, deadline=deadline)
     price = await chain.gas_price(deadline=deadline)
@@ -139,7 +149,7 @@ async def prepare_set_code(
         )
     # The sender's nonce counts up before authorisations are looked at: this one is good in this transaction only.
     authorisation = await sign_authorisation(
-        wallet, chain_id=chain_id, address=implementation, nonce=nonce + 1
+        wallet, owner, chain_id=chain_id, address=implementation, nonce=nonce + 1
     )
     transaction = SetCodeTransaction(
         chain_id=chain_id,

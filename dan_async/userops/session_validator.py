@@ -16,7 +16,7 @@ from dan_async.crypto.abi import encode_arguments, encode_call
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.set_code import Authorisation
 from dan_async.errors import ConfigurationError, InvalidFieldError
-from dan_async.types import Address
+from dan_async.types import Address, TimeSpan
 from dan_async.user_operation import Call, UserOperationReceipt
 from dan_async.userops.account_kinds import Nexus
 from dan_async.userops.smart_account import SmartAccountClient
@@ -34,7 +34,7 @@ async def grant_session_key(
     *,
     set_up: bool = False,
     authorisation: Authorisation | None = None,
-    timeout: float | None = None,
+    timeout: TimeSpan | None = None,
 ) -> UserOperationReceipt:
     """
     Have the owner let a session key sign operations of an ERC-7579 account.
@@ -82,7 +82,7 @@ async def revoke_session_key(
     account: SmartAccountClient,
     session_key: str,
     *,
-    timeout: float | None = None,
+    timeout: TimeSpan | None = None,
 ) -> UserOperationReceipt:
     """
     Have the owner take a session key from an ERC-7579 account: with the last key its module goes as well.
@@ -156,7 +156,7 @@ async def _send(
     account: SmartAccountClient,
     calls: Iterable[Call],
     authorisation: Authorisation | None,
-    timeout: float | None,
+    timeout: TimeSpan | None,
 ) -> UserOperationReceipt:
     sent = await account.send_user_operation(calls, authorisation=authorisation, timeout=timeout)
     return await account.wait_for_receipt(sent, timeout=timeout)

@@ -264,7 +264,10 @@ class SmartAccountClient:
         deadline = self._deadline(timeout)
         form, left = kind or self._kind, list[Hex]()
         call_data = form.encode_calls(_calls(calls))
-        bundler = self._bundler.carrying(authorisation)
+        bundler = self._bundler
+        if authorisation is not None:
+            check_instance("authorisation", authorisation, Authorisation)
+            bundler = bundler.carrying(authorisation, self._chain_id)
 
         async def send(*, deploy: bool) -> Hex:
             async def prepare(nonce: int) -> Operation:
@@ -466,7 +469,7 @@ class SmartAccountClient:
     # --- EIP-7702 -----------------------------------------------------------------------------------------------------
 
     async def authorise_delegation(
-        self, *, chain_id: int | None = None, timeout: float | None = None
+        self, *, chain_id: int | None = None, timeout: TimeSpan | None = None
     ) -> Authorisation:
         """
         Have the owner sign that the account, which is the owner's EOA, runs its kind's implementation (EIP-7702).
@@ -476,7 +479,14 @@ class SmartAccountClient:
 
         Args:
             chain_id: 0 for an authorisation that holds on every chain; the account's own chain if None.
-            timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
+            timeout: Seconds for what the chain is asked, instead of the client's ``Timeouts.total_s``. The wallet has
+                ``Timeouts.wallet_s``.
+
+        Returns:
+            The authorisation, which is the owner's, for the EOA's present nonce.
+
+        Returns:
+            The authorisation, signed.
 
         Raises:
             ConfigurationError: The account's kind is not a delegated one, or the owner's wallet signs no authorisations.
@@ -497,12 +507,14 @@ class SmartAccountClient:
             nonce = await self._chain.count_transactions(self._owner, deadline=deadline)
         return await sign_authorisation(
             self._wallet,
+            self._owner,
             chain_id=self._chain_id if chain_id is None else chain_id,
             address=implementation,
             nonce=nonce,
+            timeout_s=self._timeouts.wallet_s,
         )
 
-    async def delegate(self, *, set_up: bool = True, timeout: float | None = None) -> Hex:
+    async def delegate(self, *, set_up: bool = True, timeout: TimeSpan | None = None) -> Hex:
         """
         Have the owner's EOA run its kind's implementation by a transaction of its own (EIP-7702), without a bundler.
 
@@ -528,7 +540,7 @@ class SmartAccountClient:
         data = kind.set_up(self._owner, self._owner).data if set_up else b""
         return await self._set_code(kind.implementation, data, timeout)
 
-    async def end_delegation(self, *, timeout: float | None = None) -> Hex:
+    async def end_delegation(self, *, timeout: TimeSpan | None = None) -> Hex:
         """
         Have the owner's EOA run no code any more, by a transaction of its own.
 
@@ -553,8 +565,8 @@ class SmartAccountClient:
             )
         return self._kind
 
-    async def _set_code(self, implementation: Address, data: bytes, timeout_s: float | None) -> Hex:
-        deadline = self._deadline(timeout_s)
+    async def _set_code(self, implementation: Address, data: bytes, timeout: TimeSpan | None) -> Hex:
+        deadline = self._deadline(timeout)
         async with deadline.enforced("delegating an account"):
             await self._check_chain(deadline)
             transaction = await prepare_set_code(
@@ -571,7 +583,6 @@ class SmartAccountClient:
 
     async def _check_authorisation(self, authorisation: Authorisation, deadline: Deadline) -> None:
         """Check that an authorisation is the account's, for its implementation, and would be applied now."""
-        check_instance("authorisation", authorisation, Authorisation)
         kind, problem = self._delegated(), None
         if authorisation.authority != self._owner:
             problem = f"is signed by {authorisation.authority}, not by {self._owner}"
@@ -855,8 +866,12 @@ async def create_smart_account_client(
             "is one of three, with biconomy_paymaster_api_key and paymaster: one of them pays",
         )
     kind = account or (BiconomyV2() if biconomy_paymaster_api_key is not None else SimpleAccount())
-    if getattr(kind, "version", None) not in ENTRY_POINTS:
-        raise InvalidFieldError("account", f"must be a kind of account, not {type(account).__name__}")
+    if getattr(kind, "version", None) not in ENTRY_POINTS or not callable(getattr(kind, "nonce_key", None)):
+        raise InvalidFieldError(
+            "account",
+            f"must be a kind of account, not {type(account).__name__}",
+            hint="One of your own has every method of AccountKind",
+        )
     if paymaster is not None and not callable(getattr(paymaster, "aclose", None)):
         raise InvalidFieldError("paymaster", f"must be a paymaster, not {type(paymaster).__name__}")
     check_int("salt", salt, least=0, most=2**256 - 1)

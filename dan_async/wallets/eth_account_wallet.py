@@ -51,7 +51,17 @@ class EthAccountWallet:
         return to_hex(bytes(signed.signature))
 
     async def sign_authorisation(self, *, chain_id: int, address: str, nonce: int) -> Hex:
-        """Have the account sign an authorisation (EIP-7702), in a thread. Its exceptions pass through."""
+        """
+        Have the account sign, in a thread, that it runs the code of a contract (EIP-7702). Its exceptions pass through.
+
+        Args:
+            chain_id: The chain; 0 for every chain.
+            address: The contract, which may do anything with the account: know it.
+            nonce: The account's nonce for which it holds.
+
+        Returns:
+            ``0x`` and 65 bytes r, s, v in hex.
+        """
         asked = {"chainId": chain_id, "address": address, "nonce": nonce}
         signed = await asyncio.to_thread(self._account.sign_authorization, asked)
         return to_hex(signed.signature.to_bytes())

@@ -90,6 +90,9 @@ class LocalWallet:
             address: The contract, which may do anything with the account: know it.
             nonce: The account's nonce for which it holds.
 
+        Returns:
+            ``0x`` and 65 bytes r, s, v in hex.
+
         Raises:
             InvalidFieldError: An argument is wrong.
         """

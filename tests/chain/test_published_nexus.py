@@ -9,13 +9,14 @@ import shutil
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from dan_async import LocalWallet, Timeouts
 from dan_async.crypto.abi import encode_arguments
 from dan_async.crypto.set_code import Authorisation, SetCodeTransaction, authorisation_digest
 from dan_async.types import Address
 from dan_async.user_operation import ENTRY_POINTS, UserOperationV07, user_operation_hash
-from dan_async.userops import Call, Nexus, create_smart_account_client
+from dan_async.userops import Call, Nexus, WalletSigner, create_smart_account_client
 from tests.chain.local_chain import CHAIN_ID, LocalChain
 from tests.chain.nexus_contracts import HERE, NexusContracts
 
@@ -124,6 +125,11 @@ async def test_the_bytes_are_the_published_ones(
             operation, entry_point=ENTRY_POINTS["v0.7.0"], chain_id=CHAIN_ID, version="v0.7.0"
         )
     )
+    own = evolve(operation, sender=found.address)
+    signature = await WalletSigner(owner).sign_user_operation(
+        own, entry_point=ENTRY_POINTS["v0.7.0"], chain_id=CHAIN_ID
+    )
+    assert said["signature"] == hexed(kind.wrap_signature(signature))
     fields: dict[str, Any] = {"chain_id": CHAIN_ID, "address": kind.implementation, "nonce": 41}
     assert said["authorisationHash"] == hexed(authorisation_digest(**fields))
     signed = Authorisation(**fields, signature=await owner.sign_authorisation(**fields))

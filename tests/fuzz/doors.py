@@ -23,8 +23,7 @@ from dan_async.crypto.hashes import tagged_hash
 from dan_async.devnet import Devnet, NodeLimits
 from dan_async.devnet.gateway.server import GatewayLimits
 from dan_async.devnet.node.server import NodeMethods
-from dan_async.devnet.peers.handshake import Dialler, LinkKeys
-from dan_async.devnet.peers.links import PeerLinks
+from dan_async.devnet.peers.links import Dialler, LinkKeys, PeerLinks
 from dan_async.errors import DanError, NodeCode
 from dan_async.protocols import fields
 from dan_async.protocols.gateway import Operation

@@ -19,12 +19,12 @@ from dan_async.cli.batch import read_rows
 from dan_async.config import check_url
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.devnet.context import NodeIdentity
-from dan_async.devnet.gateway.exchange import accept, detect_revision
+from dan_async.devnet.gateway.server import accept, detect_revision
 from dan_async.devnet.mpc import dkg_messages, pairwise_setup, threshold_ecdsa
 from dan_async.devnet.mpc.framing import Message, join_parts, split_parts
 from dan_async.devnet.node.checks import read_messages, read_request, read_setup, read_sign
 from dan_async.devnet.node.rpc import RefusalError, parse_request
-from dan_async.devnet.peers.handshake import Dialler, accept_hello, check_finish
+from dan_async.devnet.peers.links import Dialler, accept_hello, check_finish
 from dan_async.devnet.peers.messages import AbortNotice, PeerMessage
 from dan_async.errors import DanError, InvalidFieldError, ProtocolError
 from dan_async.permissions import decode_calls, parse_permissions

@@ -50,6 +50,7 @@ async function bytes() {
     userOpHash: getUserOperationHash({
       chainId: job.chainId, entryPointAddress: job.entryPoint, entryPointVersion: "0.7", userOperation: operation,
     }),
+    signature: await account.signUserOperation(operation), // of the account, whatever the operation's sender is
     authorisationHash: hashAuthorization({ chainId, address, nonce }),
     authorisation: { r: authorization.r, s: authorization.s, yParity: authorization.yParity },
     transaction: await owner.signTransaction({

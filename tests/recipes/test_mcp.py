@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
 from mcp import Client, StdioServerParameters, stdio_client
@@ -21,7 +22,7 @@ from dan_async import DanClient, LocalWallet
 from dan_async.devnet import Delay, Devnet
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.mcp import SessionTools
-from dan_async.network_file import NetworkFile
+from dan_async.network_file import ChainEndpoints, NetworkFile
 from dan_async.storage import MemorySessionStore, StoredSession, StoreKey
 from dan_async.storage.keys import keys_from_file
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
@@ -29,7 +30,7 @@ from dan_async.wallets.base import CallbackWallet
 from tests.chain.local_chain import CHAIN_ID, LocalChain
 from tests.recipes.conftest import OWNER_KEY, run_sample
 
-pytestmark = pytest.mark.recipes
+pytestmark = [pytest.mark.recipes, pytest.mark.timeout(180)]
 
 OWNER = LocalWallet(OWNER_KEY)
 SIMPLE_FACTORY = "0x91E60e0613810449d098b0b5Ec8b51A0FE8c8985"
@@ -274,8 +275,8 @@ async def test_it_ends_cleanly(folder: Path, how: str) -> None:
         process.send_signal(getattr(signal, how))
     if how in ("closed", "stdout"):
         process.stdin.close()
-    stderr = await asyncio.wait_for(process.stderr.read(), 20)
-    assert await asyncio.wait_for(process.wait(), 20) == 0
+    stderr = await asyncio.wait_for(process.stderr.read(), 60)
+    assert await asyncio.wait_for(process.wait(), 60) == 0
     assert stderr.decode().splitlines() == ["stopped"]
 
 
@@ -310,7 +311,7 @@ async def test_garbage_on_standard_input_is_survived(folder: Path) -> None:
 async def test_wrong_options_are_named(folder: Path, options: list[str], named: str) -> None:
     """Before anything is opened: exit code 2 and one line."""
     process = await start(folder, *options)
-    stdout, stderr = await asyncio.wait_for(process.communicate(), 20)
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, stdout) == (2, b"")
     (line,) = stderr.decode().splitlines()
     assert named in line
@@ -327,8 +328,11 @@ async def test_user_operations_within_permissions(
         "permissions": [{"type": "call", "to": to, "selectors": ["0x"], "valueLimit": 10}],
     }
     (folder / "permissions.json").write_text(json.dumps(permissions))
-    options = ["--bundler-url", bundler_url, "--rpc-url", chain.url, "--permissions", "@permissions.json"]
-    async with serve(*options, "--chain-id", str(CHAIN_ID), "--timeout", "60") as client:
+    known = NetworkFile.read(folder / "net.toml")
+    reached = ChainEndpoints(CHAIN_ID, rpc_url=chain.url, bundler_url=bundler_url)
+    (folder / "net.toml").write_text(evolve(known, chain=reached).to_toml())
+    owner = ("--private-key-file", "owner.key", "--permissions", "@permissions.json", "--timeout", "60")
+    async with serve(*owner, may_make=False) as client:
         made = await ask(client, "make_session")
         allowed = [{"to": to, "value": "10"}]
         poor = await refuse(client, "send_user_operation", session=made["session"], calls=allowed)

@@ -32,6 +32,7 @@ from dan_async import (
 from dan_async.devnet import Delay, Devnet
 from dan_async.errors import NodeOutcome, NodeRefusedError, QuorumError, RateLimitedError
 from dan_async.events import AttemptFailed, Event, Verdict
+from dan_async.jobs import PendingSessionKey
 from dan_async.network import KeygenReport, Network, NetworkHealth, NodeState
 from dan_async.nodes import RestPolicy, SigningOptions
 from dan_async.otel import OpenTelemetryObserver
@@ -51,15 +52,18 @@ from dan_async.user_operation import UserOperationReceipt, UserOperationV07, use
 from dan_async.userops import (
     AbiPolicy,
     AbiRule,
+    Authorisation,
     BiconomyV2,
     Call,
     Erc20Policy,
+    Nexus,
     SessionContracts,
     SessionSigner,
     SimpleAccount,
     SmartAccountClient,
     create_session_with_distributed_key,
     create_smart_account_client,
+    grant_session_key,
     sign_user_operation,
 )
 from dan_async.userops.account_kinds import FactoryCall
@@ -246,6 +250,8 @@ def plain_text(signature: bytes) -> None:
     SimpleAccount(factory=text)
     BiconomyV2(factory=text, module=text)
     BiconomyV2.enable_module(text, text)
+    Nexus(factory=text, implementation=text).install_validator(text, text, b"")
+    Authorisation(chain_id=1, address=text, nonce=0, signature=text)
     AbiPolicy(target=text, function="transfer(address,uint256)", rules=[AbiRule(0, "==", text)])
     SessionContracts(manager=text)
     FactoryCall(factory=text, data=b"", address_function="f()", address_arguments=())
@@ -273,7 +279,7 @@ async def time_spans(dan: DanClient, session: DanSessionKeyPayload, wallet: Wall
 
 async def batches(dan: DanClient, session: DanSessionKeyPayload) -> list[DanSessionKeyPayload]:
     """Results are narrowed by looking at what there is."""
-    made = []
+    made: list[DanSessionKeyPayload] = []
     async for item in dan.generate_session_keys([]):
         if item.error is None:
             made.append(item.session)
@@ -307,7 +313,7 @@ async def stored(wallet: Wallet, network: NodeNetwork) -> list[DanSessionKeyPayl
             assert_type(record, StoredSession)
             assert_type(record.session, DanSessionKeyPayload | None)
         assert_type(await store.get(RequestId("0x" + "00" * 32)), StoredSession | None)
-        made = []
+        made: list[DanSessionKeyPayload] = []
         request = SessionKeyRequest(wallet=wallet, chain_id=1, reference="b")
         async with dan.generate_session_keys(
             [{"reference": "a"}, request], wallet=wallet, concurrency=8, resume=True
@@ -369,6 +375,16 @@ async def acting(dan: DanClient, session: DanSessionKeyPayload, wallet: Wallet) 
     assert_type(await agent.send_transaction(Call(account.entry_point)), UserOperationReceipt)
     assert_type((await agent.revoke(wallet=wallet)).is_complete, bool)
     await dan.generate_session_key(smart_account_client=owned)
+    modern = await create_smart_account_client(
+        signer=wallet, bundler_url="https://bundler.example", account=Nexus(is_delegated=True)
+    )
+    authorisation = await modern.authorise_delegation()
+    assert_type(authorisation, Authorisation)
+    granted = await grant_session_key(
+        modern, session.session_key_eoa, set_up=True, authorisation=authorisation
+    )
+    assert_type(granted, UserOperationReceipt)
+    modern.signed_by(SessionSigner(dan, session), kind=Nexus().for_sessions())
 
 
 def handling(error: DanError) -> float | None:
@@ -394,3 +410,18 @@ async def signing(dan: DanClient, session: DanSessionKeyPayload, typed_data: Typ
     assert_type(await dan.sign_message(bytes(32), session, request_type="rawBytes"), str)
     assert_type(await sign_message("hello", session, client=dan), str)
     NodeNetwork([], signing=SigningOptions(stock=0))
+
+
+async def two_steps(dan: DanClient, owner: str, signature: str) -> None:
+    """An owner whose wallet is in a browser; and a session for as long as a context."""
+    pending = await dan.begin_session_key(owner=owner, chain_id=80002, duration=600, reference="ada")
+    assert_type(pending, PendingSessionKey)
+    assert_type(pending.to_json(), str)
+    session = await dan.complete_session_key(pending.id, signature, timeout=10)
+    assert_type(session, DanSessionKeyPayload)
+    assert_type(await dan.cancel_session_key(pending.id), bool)
+    await dan.begin_session_key(owner=owner, wallet=None)  # type: ignore[call-arg]  # there is none here
+    async with dan.session(wallet=LocalWallet("01" * 32), chain_id=80002) as live:
+        assert_type(await live.sign_message("hello"), str)
+        async for result in live.sign_many(["one", "two"]):
+            assert_type(result.signature, str | None)

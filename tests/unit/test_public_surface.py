@@ -54,7 +54,7 @@ from dan_async.errors import (
 )
 from dan_async.live_session import LiveSession
 from dan_async.network import KeygenQuestion, SigningOptions
-from dan_async.network_file import NetworkFile, find_network_file
+from dan_async.network_file import ChainEndpoints, NetworkFile, find_network_file
 from dan_async.nodes import RestPolicy
 from dan_async.protocols.sign_request import RequestType, SignRequest
 from dan_async.request import DanSessionKeyRequestParams, HardcodedValues, SessionKeyRequest
@@ -301,6 +301,7 @@ DOORS: dict[str, Door] = {
     "GatewayNetwork.from_file": Door(
         GatewayNetwork.from_file, {"path": "/none.toml"}, frozenset({"options"})
     ),
+    "ChainEndpoints": Door(ChainEndpoints, {"id": 1, "rpc_url": "https://chain.example"}),
     "NetworkFile": Door(NetworkFile, {}),
     "NetworkFile.read": Door(NetworkFile.read, {"path": "/none.toml"}, frozenset({"environment"})),
     "find_network_file": Door(find_network_file, {"name": "./net.toml"}),

@@ -4,6 +4,9 @@ The devnet's gateway: the public clients' protocol in every revision, in front o
 It is a relay and is trusted for nothing. The nodes are sent the owner's setup as it came, and check the owner's signature
 over a challenge that holds their own nonces; the gateway could refuse, but not forge. Any number of gateways can stand in
 front of the same nodes.
+
+In each operation the client's frames go to the nodes, and their agreed result comes back. The owner, or the ephemeral key,
+signs elsewhere and in whichever revision: the signature is relayed.
 """
 
 from __future__ import annotations
@@ -12,28 +15,467 @@ import asyncio
 import hmac
 import logging
 import socket
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 from aiohttp import WSMsgType, web
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
-from dan_async._values import check_int, check_seconds, in_seconds, required
+from dan_async._values import check_int, check_seconds, in_seconds, member_of, required
+from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.deadline import Deadline, cancel_and_wait
-from dan_async.devnet.gateway.exchange import serve_exchange
 from dan_async.devnet.listening import CLOSE_S, Arrivals, Door
 from dan_async.errors import (
     ConfigurationError,
     DanError,
     DeadlineExceededError,
+    InvalidFieldError,
+    NodeCode,
+    NodeOutcome,
     NodeRefusedError,
     ProtocolError,
     QuorumError,
 )
-from dan_async.nodes.network import NodeNetwork
-from dan_async.protocols.gateway import ApiVersion, Operation
+from dan_async.network import EphemeralKeyReport, KeygenReport
+from dan_async.nodes.ask_many import Plan
+from dan_async.nodes.changes import change_ephemeral_key, register_passkey
+from dan_async.nodes.health import rank
+from dan_async.nodes.keygen import not_ready, run_keygen
+from dan_async.nodes.network import NodeNetwork, NodePool
+from dan_async.nodes.node import probing
+from dan_async.nodes.round import Authenticate, NodeRound, SetupText, open_round
+from dan_async.nodes.signature_shares import ExpectedShares
+from dan_async.nodes.signing_race import Run, SignerRace
+from dan_async.protocols.exchange import protocol_for
+from dan_async.protocols.fields import decode_key_id, load_text, new_request_id
+from dan_async.protocols.gateway import MAIN, ApiVersion, GatewayProtocol, Operation, Revision
+from dan_async.protocols.gateway_0 import REVISION_0_1, REVISION_0_3
+from dan_async.protocols.gateway_1 import REVISION_1
+from dan_async.protocols.node import ChallengeResult, SignParams, oneshot_request_id
+from dan_async.protocols.results import STATUS_OK, KeygenResult, SigngenResult
+from dan_async.protocols.setups import (
+    EphemeralKeySetup,
+    KeygenSetup,
+    Setup,
+    SigngenSetup,
+    UserAuthentication,
+    WrittenSetup,
+    claim_is_bare_key,
+)
+from dan_async.protocols.sign_request import SignRequest, sign_request_digest
 
 _log = logging.getLogger(__name__)
+
+Send = Callable[[str], Awaitable[None]]
+
+Receive = Callable[[], Awaitable[str]]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Characters that are read and hashed in some 5 ms at most, whatever they are.
+_LONG = 8 * 1024
+
+
+@frozen(kw_only=True)
+class ServedExchange:
+    """One operation that a client began. ``authentications`` is None until they have come."""
+
+    protocol: GatewayProtocol
+    operation: Operation
+    api_version: ApiVersion
+    setups: Mapping[str, WrittenSetup]
+    authentications: Mapping[str, UserAuthentication] | None = None
+
+    def challenge_frame(self, challenges: Mapping[str, str]) -> str:
+        if challenges.keys() != self.setups.keys():
+            raise InvalidFieldError("challenges", f"must be one for each of {', '.join(self.setups)}")
+        ordered = {slot: challenges[slot] for slot in self.setups}
+        return self.protocol.encode_challenges(self.operation, ordered)
+
+    def read_authentications(self, frame: str) -> ServedExchange:
+        return self.authorised(self.protocol.decode_authentications(self.operation, frame, self.setups))
+
+    def authorised(self, found: Mapping[str, UserAuthentication]) -> ServedExchange:
+        for auth in found.values():
+            self.protocol.check_method(self.operation, auth.method)
+        return evolve(self, authentications=found)
+
+    def passkey_frame(self) -> str:
+        """Write the result frame of registerPasskey: the id of the credential that was registered."""
+        if self.operation is not Operation.REGISTER_PASSKEY or not self.authentications:
+            raise InvalidFieldError("operation", "is not a registerPasskey that was authorised")
+        return self.authentications[MAIN].id
+
+
+def detect_revision(operation: Operation | str, frame: str) -> Revision:
+    """Find out by its setup frame which revision a client speaks; a signgen of 0.1 or 0.3 is taken for 0.3 here."""
+    known = member_of(Operation, "operation", operation)
+    value = load_text(frame)
+    if not isinstance(value, dict):
+        return Revision.V1
+    if known is Operation.KEYGEN:
+        return Revision.V0_1 if claim_is_bare_key(value.get("metadata")) else Revision.V0_3
+    if known is Operation.SIGNGEN:
+        return Revision.V1 if "signAlg" in value else Revision.V0_3
+    if known is Operation.ADD_EPHEMERAL_KEY:
+        return Revision.V0_3 if "n" in value or "key_id" in value else Revision.V1
+    return Revision.V1
+
+
+def accept(
+    operation: Operation | str,
+    frame: str,
+    *,
+    api_version: ApiVersion = "v1",
+    revision: Revision | str | None = None,
+) -> ServedExchange:
+    """Read the first frame of a connection; a one-shot exchange has its authentications already."""
+    is_one_shot = api_version == "v2"
+    if revision is None:
+        protocol: GatewayProtocol = (
+            REVISION_1 if is_one_shot else protocol_for(detect_revision(operation, frame))
+        )
+    else:
+        protocol = protocol_for(revision)
+    protocol.check_operation(operation, api_version)
+    setup_frame, signatures = REVISION_1.decode_oneshot(frame) if is_one_shot else (frame, None)
+    setups: dict[str, WrittenSetup] = {}
+    for text in protocol.split_setups(operation, setup_frame):
+        slot, setup = _read_setup(protocol, operation, text)
+        if slot in setups:
+            raise InvalidFieldError("signAlg", "is the same in two setups")
+        if revision is None and protocol is REVISION_0_3 and _has_message_of_0_1(setup):
+            protocol = REVISION_0_1
+        setups[slot] = WrittenSetup(setup=setup, text=text)
+    exchange = ServedExchange(
+        protocol=protocol, operation=Operation(operation), api_version=api_version, setups=setups
+    )
+    if is_one_shot:
+        return exchange.authorised(REVISION_1.read_authentications(operation, signatures, setups))
+    return exchange
+
+
+def _read_setup(protocol: GatewayProtocol, operation: str, text: str) -> tuple[str, Setup]:
+    setup = protocol.decode_setup(operation, text)
+    if isinstance(setup, KeygenSetup | EphemeralKeySetup):
+        protocol.decode_claim(setup.claim_text or "")  # refused now rather than after a wallet was asked
+    return (setup.sign_alg if isinstance(setup, KeygenSetup | SigngenSetup) else MAIN), setup
+
+
+def _has_message_of_0_1(setup: Setup) -> bool:
+    """Whether a signgen is of revision 0.1 rather than 0.3; a message of neither is refused."""
+    if not isinstance(setup, SigngenSetup):
+        return False
+    try:
+        REVISION_0_3.sign_requests(setup)
+    except DanError:
+        REVISION_0_1.sign_requests(setup)
+        return True
+    return False
+
+
+# --- serving ----------------------------------------------------------------------------------------------------------
+
+
+async def serve_exchange(
+    network: NodeNetwork,
+    operation: Operation,
+    api_version: ApiVersion,
+    *,
+    first_frame: str,
+    send: Send,
+    receive: Receive,
+    deadline: Deadline,
+) -> str:
+    """Serve one operation; the deadline of the nodes' work stands still while the client is waited for."""
+    exchange = await _read(first_frame, accept, operation, first_frame, api_version=api_version)
+    if len(exchange.setups) != 1:
+        raise InvalidFieldError("signAlg", "must be secp256k1: this network makes one kind of key")
+    dialogue = _Dialogue(exchange, send, receive, deadline)
+    setup = dialogue.setup
+    if isinstance(setup, KeygenSetup):
+        return await _keygen(network, dialogue, setup, deadline)
+    if isinstance(setup, EphemeralKeySetup):
+        return await _change(network, dialogue, setup, deadline)
+    if isinstance(setup, SigngenSetup):
+        return await _sign(network, dialogue, setup, deadline)
+    return await _register_passkey(network, dialogue, deadline)
+
+
+async def _read(text: str, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """Read what is in a text of a stranger's: off the event loop if it is long."""
+    if len(text) <= _LONG:
+        return function(*args, **options)
+    return await asyncio.to_thread(function, *args, **options)
+
+
+def _read_requests(
+    protocol: GatewayProtocol, setup: SigngenSetup
+) -> tuple[Sequence[SignRequest], tuple[bytes, ...]]:
+    requests = protocol.sign_requests(setup)
+    return requests, tuple(map(sign_request_digest, requests))
+
+
+class _Dialogue:
+    """The exchange with the client: its challenge out, its authorisation in."""
+
+    def __init__(self, exchange: ServedExchange, send: Send, receive: Receive, deadline: Deadline) -> None:
+        [(self._slot, written)] = exchange.setups.items()
+        self.exchange = exchange
+        self.setup = written.setup
+        self._text = written.text
+        self._send = send
+        self._receive = receive
+        self._deadline = deadline
+
+    @property
+    def is_oneshot(self) -> bool:
+        return self.exchange.api_version == "v2"
+
+    def setup_text(self, key_id: str | None = None) -> SetupText:
+        """Return the client's setup as the nodes are sent it."""
+        made = SetupText(
+            request_id=new_request_id(),
+            operation=str(self.exchange.operation),
+            revision=str(self.exchange.protocol.revision),
+            text=self._text,
+            key_id=None if key_id is None else decode_key_id(key_id),
+        )
+        return evolve(made, request_id=oneshot_request_id(made.digest)) if self.is_oneshot else made
+
+    async def authenticate(self, challenge: str) -> UserAuthentication:
+        """Take a challenge to the client and bring its authorisation back."""
+        if not self.is_oneshot:
+            with self._deadline.paused():
+                await self._send(self.exchange.challenge_frame({self._slot: challenge}))
+                frame = await self._receive()
+            self.exchange = await _read(frame, self.exchange.read_authentications, frame)
+        assert self.exchange.authentications is not None
+        return self.exchange.authentications[self._slot]
+
+
+async def _keygen(network: NodeNetwork, dialogue: _Dialogue, setup: KeygenSetup, deadline: Deadline) -> str:
+    if setup.sign_alg != "secp256k1":
+        raise InvalidFieldError("signAlg", "must be secp256k1: this network makes no other keys")
+    threshold = Threshold(setup.t, setup.n)
+    report = await relay_keygen(
+        network.pool,
+        dialogue.setup_text(),
+        threshold,
+        dialogue.authenticate,
+        deadline=deadline,
+        is_oneshot=dialogue.is_oneshot,
+    )
+    # Compressed on purpose: TypeScript clients derive a wrong address from an uncompressed key (docs/reference/gateway.md).
+    result = KeygenResult(key_id=report.key_id, public_key=report.public_key, sign_alg="secp256k1")
+    return dialogue.exchange.protocol.encode_keygen_results([result])
+
+
+async def _change(
+    network: NodeNetwork, dialogue: _Dialogue, setup: EphemeralKeySetup, deadline: Deadline
+) -> str:
+    if setup.tagged_key_id is None or setup.claim_text is None:
+        raise InvalidFieldError("metadata", "must name the key and the ephemeral key")
+    claim = dialogue.exchange.protocol.decode_claim(setup.claim_text)
+    await relay_change(
+        network.pool,
+        dialogue.setup_text(setup.tagged_key_id),
+        dialogue.authenticate,
+        eph_id=claim.eph_id,
+        deadline=deadline,
+        is_oneshot=dialogue.is_oneshot,
+    )
+    return STATUS_OK
+
+
+async def _register_passkey(network: NodeNetwork, dialogue: _Dialogue, deadline: Deadline) -> str:
+    if dialogue.is_oneshot:
+        raise InvalidFieldError(
+            "operation", "registerPasskey needs a challenge: the path is /v1/registerPasskey"
+        )
+    await relay_passkey(network.pool, dialogue.setup_text(), dialogue.authenticate, deadline=deadline)
+    return dialogue.exchange.passkey_frame()
+
+
+async def _sign(network: NodeNetwork, dialogue: _Dialogue, setup: SigngenSetup, deadline: Deadline) -> str:
+    if setup.sign_alg != "secp256k1":
+        raise InvalidFieldError("signAlg", "must be secp256k1: this network has no other keys")
+    requests, digests = await _read(setup.message, _read_requests, dialogue.exchange.protocol, setup)
+    order = RelayedOrder(
+        setup=dialogue.setup_text(setup.key_id),
+        t=setup.t,
+        digests=digests,
+        is_oneshot=dialogue.is_oneshot,
+    )
+    signatures = await relay_signgen(network.pool, order, dialogue.authenticate, deadline=deadline)
+    return dialogue.exchange.protocol.encode_signgen_results(
+        [
+            SigngenResult(
+                signature=signature[:64],
+                recovery_id=signature[64] - 27,
+                transaction_id=request.transaction_id,
+            )
+            for request, signature in zip(requests, signatures, strict=True)
+        ]
+    )
+
+
+# --- asking the nodes -------------------------------------------------------------------------------------------------
+
+#: How long nodes are waited for when t have given their nonces for a signature, in seconds.
+_PATIENCE_S = 0.25
+
+
+async def relay_keygen(
+    pool: NodePool,
+    setup: SetupText,
+    threshold: Threshold,
+    authenticate: Authenticate,
+    *,
+    deadline: Deadline,
+    is_oneshot: bool = False,
+) -> KeygenReport:
+    """
+    Make a key; *authenticate* takes the challenge to the owner and brings the signature back.
+
+    An owner may have signed already, without a challenge (revision 1, "v2").
+    """
+
+    async def generate(opened: NodeRound) -> KeygenReport:
+        return await run_keygen(
+            pool.by_operator,
+            opened,
+            await authenticate(opened.challenge),
+            threshold,
+            deadline=deadline,
+            grace_s=pool.timeouts.grace_s,
+        )
+
+    pool.refuse_if_closed()
+    with pool.operation(setup.request_id, setup.operation):
+        ranked = rank(pool.nodes)
+        if is_oneshot:
+            if len(ranked) < threshold.n:
+                raise not_ready(len(ranked), threshold, (), setup.request_id, deadline=deadline)
+            return await generate(NodeRound.oneshot(setup, pool.nodes, threshold.n))
+        async with probing(ranked[threshold.n :], deadline=deadline):
+            plan: Plan[ChallengeResult] = Plan(wanted=threshold.n, hedge_s=pool.timeouts.hedge_s)
+            opened, asked = await open_round(ranked, setup, plan, deadline=deadline)
+            ready = len(opened.participants)
+            if ready < threshold.n:
+                raise not_ready(ready, threshold, asked.outcomes, setup.request_id, deadline=deadline)
+            return await generate(opened)
+
+
+async def relay_change(
+    pool: NodePool,
+    setup: SetupText,
+    authenticate: Authenticate,
+    *,
+    eph_id: str,
+    deadline: Deadline,
+    is_oneshot: bool = False,
+) -> EphemeralKeyReport:
+    pool.refuse_if_closed()
+    with pool.operation(setup.request_id, setup.operation):
+        return await change_ephemeral_key(
+            pool.by_operator,
+            setup,
+            authenticate,
+            eph_id=eph_id,
+            deadline=deadline,
+            is_oneshot=is_oneshot,
+        )
+
+
+async def relay_passkey(
+    pool: NodePool, setup: SetupText, authenticate: Authenticate, *, deadline: Deadline
+) -> str:
+    pool.refuse_if_closed()
+    needed = min(pool.default_threshold.n, len(pool.nodes))
+    with pool.operation(setup.request_id, setup.operation):
+        return await register_passkey(pool.by_operator, setup, authenticate, needed=needed, deadline=deadline)
+
+
+@frozen(kw_only=True)
+class RelayedOrder:
+    """A client's request to sign the digests with the key that the setup names."""
+
+    setup: SetupText
+    t: int
+    digests: tuple[bytes, ...]
+    is_oneshot: bool = False  # the ephemeral key has signed already, without a challenge from the nodes
+
+
+async def relay_signgen(
+    pool: NodePool, order: RelayedOrder, authenticate: Authenticate, *, deadline: Deadline
+) -> tuple[bytes, ...]:
+    """
+    Have t of the nodes sign: 65 bytes r, s, v for each message, which recover to the key that t nodes say it is.
+
+    Whoever has the ephemeral key signs once. So the challenge covers a nonce of every node that is ready, and any t of these
+    may sign: where one fails then, others take over without asking again.
+    """
+    setup = order.setup
+    pool.refuse_if_closed()
+    with pool.operation(setup.request_id, setup.operation):
+        candidates = rank(pool.nodes)
+        assert setup.key_id is not None
+        plan: Plan[ChallengeResult] = Plan(
+            wanted=min(len(candidates), MAX_PARTIES), least=order.t, patience_s=_PATIENCE_S
+        )
+        opened, asked = await open_round(candidates, setup, plan, deadline=deadline)
+        if len(asked.values) < order.t:
+            raise _not_ready(order, asked.outcomes)
+        if order.is_oneshot:
+            opened = opened.without_nonces()
+        authentication = await authenticate(opened.challenge)
+        expected = ExpectedShares(
+            request_id=setup.request_id,
+            key_id=setup.key_id,
+            digests=order.digests,
+            presignatures=None,
+            address=None,
+        )
+
+        async def attempt(run: Run) -> tuple[bytes, ...]:
+            params = SignParams(
+                request_id=setup.request_id,
+                revision=setup.revision,
+                setup=setup.text,
+                signers=run.operators,
+                participants=opened.participants if opened.nonces else (),
+                nonces=opened.nonces,
+                user_authentication=authentication,
+            )
+            return await pool.signer.collect(run, params, expected, deadline)
+
+        ready = [node for node in candidates if node.operator in opened.participants]
+        race = SignerRace(ready, order.t, attempt, lateness=pool.signer.lateness, deadline=deadline)
+        return await race.run()
+
+
+def _not_ready(order: RelayedOrder, outcomes: Sequence[NodeOutcome[Any]]) -> QuorumError:
+    holds = [
+        outcome
+        for outcome in outcomes
+        if not (isinstance(outcome.error, NodeRefusedError) and outcome.error.code == NodeCode.UNKNOWN_KEY)
+    ]
+    return QuorumError(
+        f"fewer than {order.t} nodes that hold the key are ready to sign"
+        if holds
+        else "no node holds this key",
+        hint="Nothing was signed; look at the network's health()" if holds else "Check the key id",
+        threshold=order.t,
+        outcomes=outcomes,
+        phase="challenge",
+        request_id=order.setup.request_id,
+        retryable=bool(holds),
+    )
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
 
 #: Longest close reason that fits in a WebSocket close frame, in bytes.
 _LONGEST_REASON = 120
@@ -92,8 +534,7 @@ class GatewayServer:
         app = web.Application()
         app.router.add_get("/{version:v[12]}/{operation}", self._serve)
         arrivals = Arrivals(self._limits.max_connections, self._limits.first_frame_s, self._allow_origins)
-        self._runner = arrivals.runner(app)
-        await self._runner.setup()
+        self._runner = await arrivals.serve(app)
         self._door = Door(self._runner, listener, arrivals)
         await self._door.start(is_open=True)
 

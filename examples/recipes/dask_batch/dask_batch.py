@@ -30,7 +30,11 @@ async def main(rows: int, folder: Path) -> None:
     async with (
         Devnet(threshold=2, parties=3) as net,
         distributed.LocalCluster(  # type: ignore[no-untyped-call]  # Dask has no types
-            n_workers=2, threads_per_worker=1, asynchronous=True, dashboard_address=None, host="127.0.0.1"
+            n_workers=2,
+            threads_per_worker=1,
+            asynchronous=True,
+            dashboard_address=None,  # pyright: ignore[reportArgumentType]  # it has no types
+            host="127.0.0.1",
         ) as local,
         distributed.Client(local, asynchronous=True) as cluster,  # type: ignore[no-untyped-call]  # the same
     ):

@@ -235,6 +235,18 @@ def test_wiping_overwrites_the_buffer(key):
     assert buffer == bytes(32)
 
 
+def test_it_is_made_ready_for_signing_once_and_until_it_is_wiped():
+    """Making the library's key takes longer than a signature; ``wipe`` drops it."""
+    key = EphemeralKey.generate()
+    key.sign_message(b"one")
+    ready = key._signing_key
+    key.sign_message(b"another")
+    assert ready is not None
+    assert key._signing_key is ready
+    key.wipe()
+    assert key._signing_key is None
+
+
 def test_a_wiped_key_cannot_be_used(key):
     """Neither for signing nor for showing."""
     key.wipe()

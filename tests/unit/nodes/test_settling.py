@@ -10,7 +10,7 @@ from dan_async.config import Threshold
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import NodeOutcome, NodeTimeoutError
 from dan_async.network import KeygenQuestion
-from dan_async.nodes.settling import judge
+from dan_async.nodes.keygen import settlement_of
 from dan_async.protocols.node import restarted_request_id
 from tests.fake_nodes import OWNER, REQUEST_ID, DealtKey, identities
 
@@ -42,7 +42,7 @@ def test_the_verdict_follows_the_counts(said: list[str]) -> None:
         if what != "silent"
     }
     failures = silent(*(node.operator for node, what in zip(NODES, said, strict=True) if what == "silent"))
-    found = judge(question(), answers, failures)
+    found = settlement_of(question(), answers, failures)
     holds, unknown = said.count("holds"), said.count("silent")
     if holds >= 3:
         assert found.report is not None
@@ -63,7 +63,7 @@ def test_a_new_start_counts() -> None:
         else (restarted.acknowledgement(i),)
         for i, node in enumerate(NODES, 1)
     }
-    found = judge(question(), answers, [])
+    found = settlement_of(question(), answers, [])
     assert found.report is not None
     assert found.report.public_key == restarted.public_key
     assert found.report.request_id == restarted.request_id
@@ -73,10 +73,10 @@ def test_fewer_parties_count_if_that_was_allowed() -> None:
     """And only then."""
     key = DealtKey(3, NODES[:4])
     answers = {node.operator: (key.acknowledgement(i),) for i, node in enumerate(NODES[:4], 1)}
-    allowed = judge(question(min_parties=4), answers, [])
+    allowed = settlement_of(question(min_parties=4), answers, [])
     assert allowed.report is not None
     assert allowed.report.threshold == Threshold(3, 4)
-    assert judge(question(), answers, []).report is None
+    assert settlement_of(question(), answers, []).report is None
 
 
 @pytest.mark.parametrize("wrong", ["request_id", "owner_id", "t"])
@@ -88,7 +88,7 @@ def test_another_key_is_not_taken_for_this_one(wrong: str) -> None:
         "t": DealtKey(2, NODES),
     }[wrong]
     answers = {node.operator: (other.acknowledgement(i),) for i, node in enumerate(NODES, 1)}
-    assert judge(question(), answers, []).report is None
+    assert settlement_of(question(), answers, []).report is None
 
 
 def test_a_forged_acknowledgement_does_not_count() -> None:
@@ -96,7 +96,7 @@ def test_a_forged_acknowledgement_does_not_count() -> None:
     key, forged = DealtKey(3, NODES), DealtKey(3, NODES)
     answers = {node.operator: (key.acknowledgement(i),) for i, node in enumerate(NODES[:2], 1)}
     answers[NODES[2].operator] = (forged.acknowledgement(1),)
-    found = judge(question(), answers, [])
+    found = settlement_of(question(), answers, [])
     assert found.report is None
 
 
@@ -105,4 +105,4 @@ def test_liars_who_deny_a_key_do_not_drop_it_alone() -> None:
     key = DealtKey(3, NODES)
     answers = {node.operator: (key.acknowledgement(i),) for i, node in enumerate(NODES[:2], 1)}
     answers |= {node.operator: () for node in NODES[2:4]}
-    assert judge(question(), answers, silent(NODES[4].operator)).is_certain is False
+    assert settlement_of(question(), answers, silent(NODES[4].operator)).is_certain is False

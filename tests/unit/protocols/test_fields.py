@@ -179,6 +179,7 @@ def test_a_field_without_a_form_is_noticed():
         '{"least":1,"most":2}\n',
         '{"l\\u0065ast":1,"most":2}',
         '{"least":-0,"most":2}',
+        '{"least":1,"least":1,"most":2}',
     ],
 )
 def test_one_content_has_one_text(text):
@@ -189,7 +190,18 @@ def test_one_content_has_one_text(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"least":1.0,"most":2}', '{"least":1,"least":1}', "\ud800"]
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"least":1.0,"most":2}',
+        '{"least":1,"least":1}',
+        '{"least":NaN,"most":2}',
+        '{"least":1,"most":' + "9" * 5000 + "}",
+        "\ud800",
+    ],
 )
 def test_what_is_no_such_text_is_refused(text):
     """By the same kind of error."""

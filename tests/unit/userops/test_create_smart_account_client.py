@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from dan_async.errors import ConnectError, InsecureTransportError, InvalidFieldE
 from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.types import Address
 from dan_async.user_operation import ENTRY_POINTS
-from dan_async.userops import AccountKind, BiconomyV2, Call, SimpleAccount, create_smart_account_client
+from dan_async.userops import AccountKind, BiconomyV2, Call, Nexus, SimpleAccount, create_smart_account_client
 from tests.helpers import no_leaks
 from tests.unit.userops.services import ACCOUNT, EAGER, World, account_at
 
@@ -77,6 +78,9 @@ async def test_defaults_are_v07_and_with_biconomys_key_its_account() -> None:
         ({"bundler_url": "ftp://x"}, "url"),
         ({"paymaster_url": "https://a.example", "biconomy_paymaster_api_key": "k"}, "paymaster_url"),
         ({"biconomy_paymaster_api_key": ""}, "biconomy_paymaster_api_key"),
+        ({"account": 7}, "account"),
+        ({"account": SimpleNamespace(version="v0.7.0")}, "account"),  # written before kinds had nonce_key()
+        ({"account": Nexus(is_delegated=True)}, "address"),  # a delegated EOA's is the owner's
     ],
 )
 async def test_wrong_arguments_are_named(arguments: dict[str, Any], field: str) -> None:
@@ -87,7 +91,9 @@ async def test_wrong_arguments_are_named(arguments: dict[str, Any], field: str) 
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize("kind", [SimpleAccount("v0.6.0"), SimpleAccount("v0.7.0"), BiconomyV2()])
+@pytest.mark.parametrize(
+    "kind", [SimpleAccount("v0.6.0"), SimpleAccount("v0.7.0"), BiconomyV2(), Nexus(proxy_code=b"\x60")]
+)
 async def test_the_address_that_a_node_names_is_worked_out_here_as_well(kind: AccountKind) -> None:
     """A node that names its own account gets neither money nor operations."""
     world = World(kind.version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import rlp
 from eth_account import Account
 
-from dan_async import CallbackWallet, LocalWallet
+from dan_async import CallbackWallet, LocalWallet, Timeouts
 from dan_async.crypto.abi import decode_arguments, encode_arguments, encode_call, function_selector
 from dan_async.crypto.hashes import keccak256
 from dan_async.crypto.set_code import Authorisation
@@ -24,6 +25,7 @@ from dan_async.errors import (
     UserOperationTimeoutError,
     WalletError,
     WalletSignatureError,
+    WalletTimeoutError,
     WrongSignerError,
 )
 from dan_async.permissions import decode_calls
@@ -59,6 +61,10 @@ async def test_an_authorisation_travels_beside_the_operation() -> None:
     sent = await account.send_user_operation(CALL, authorisation=authorisation)
     (estimated,) = [params for method, params in world.calls if method == "eth_estimateUserOperationGas"]
     assert estimated[0]["eip7702Auth"] == seen[0] == authorisation.to_dict()
+    everywhere = await account.authorise_delegation(chain_id=0)
+    await account.send_user_operation(CALL, authorisation=everywhere)
+    *_, last = [params for method, params in world.calls if method == "eth_estimateUserOperationGas"]
+    assert (last[0]["eip7702Auth"]["chainId"], seen[1]["chainId"]) == (hex(CHAIN_ID), "0x0")
     assert world.operations[sent].sender == WALLET.address == await account.get_address()
     assert "factory" not in world.operations[sent].to_dict()
 
@@ -132,6 +138,19 @@ async def test_an_account_of_eth_account_authorises() -> None:
         await account.delegate()
 
 
+async def test_an_agent_cannot_delegate() -> None:
+    """Its client has no wallet of the owner's, or another's."""
+    agent = await account_in(EoaWorld(), account=KIND, signer=WalletSigner(WALLET), owner=WALLET.address)
+    with pytest.raises(ConfigurationError, match="a session signs no authorisations"):
+        await agent.authorise_delegation()
+    other = await account_in(EoaWorld(), account=KIND, owner=OTHER)
+    with pytest.raises(WrongSignerError):
+        await other.authorise_delegation()
+    for account in (agent, other):
+        with pytest.raises(ConfigurationError, match="signs no transactions of its owner"):
+            await account.delegate()
+
+
 class Misled(LocalWallet):
     """A wallet that signs something else."""
 
@@ -152,6 +171,19 @@ async def test_what_a_wallet_returns_is_checked(answer: Any, error: type[WalletE
     wallet.answer = answer
     account = await account_in(EoaWorld(), account=KIND, signer=wallet)
     with pytest.raises(error):
+        await account.authorise_delegation()
+
+
+async def test_a_wallet_that_hangs_is_given_up() -> None:
+    """After the time that wallets have."""
+
+    class Hanging(LocalWallet):
+        async def sign_authorisation(self, **_: Any) -> Any:
+            await asyncio.Event().wait()
+
+    timeouts = Timeouts(wallet_s=0.05)
+    account = await account_in(EoaWorld(), account=KIND, signer=Hanging(b"\x01" * 32), timeouts=timeouts)
+    with pytest.raises(WalletTimeoutError, match="did not sign within"):
         await account.authorise_delegation()
 
 

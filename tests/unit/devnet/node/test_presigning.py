@@ -8,8 +8,8 @@ import pytest
 
 from dan_async.devnet.mpc.aborts import ProtocolStateError
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature
-from dan_async.devnet.node.presigning import PresignatureOwner, PresignatureStock, StockedPresignature
 from dan_async.devnet.node.rpc import RefusalError
+from dan_async.devnet.node.signing import PresignatureOwner, PresignatureStock, StockedPresignature
 from dan_async.errors import NodeCode
 from tests.helpers import ManualClock
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dan_async.devnet.context import NodeIdentity
-from dan_async.devnet.peers.handshake import HELLO_LENGTH, Dialler, _Transcript, accept_hello, check_finish
+from dan_async.devnet.peers.links import HELLO_LENGTH, Dialler, _Transcript, accept_hello, check_finish
 from dan_async.errors import ProtocolError
 
 ALICE, BOB, EVE = (NodeIdentity.from_hex(f"{secret:064x}") for secret in (11, 22, 33))

@@ -13,8 +13,7 @@ from aiohttp import web
 
 from dan_async.devnet.context import NodeIdentity, NodeLimits
 from dan_async.devnet.listening import PortReservation, listening_socket
-from dan_async.devnet.peers.handshake import Dialler
-from dan_async.devnet.peers.links import CLOSE_REFUSED, PeerLinks
+from dan_async.devnet.peers.links import CLOSE_REFUSED, Dialler, PeerLinks
 from tests.helpers import CuttableProxy, no_leaks
 
 LIMITS = NodeLimits(handshake_s=0.5)
