@@ -1,5 +1,7 @@
 """Keccak-256 against known hashes and another implementation."""
 
+from typing import NoReturn
+
 import pytest
 from Crypto.Hash import keccak as pycryptodome
 from hypothesis import given
