@@ -47,8 +47,6 @@ _COMMANDS: Mapping[str, str] = {
     "mcp": "Serve a store's sessions to an agent as tools (Model Context Protocol).",
 }
 
-#: Command -> the module that has it beside a related one.
-
 #: Words of the library's hints -> what they are called here. Commands have options in place of parameters.
 _WORDS: Mapping[str, str] = {
     "min_parties": "--min-parties",
