@@ -7,18 +7,23 @@ import importlib
 import importlib.metadata
 import json
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import get_type_hints
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import dan_async
 from dan_async import network
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ["dan_async"] + [
     f"dan_async.{module.name}" for module in pkgutil.iter_modules(dan_async.__path__) if module.ispkg
 ]
@@ -183,6 +188,42 @@ def test_hints_of_the_contract_can_be_read(name: str) -> None:
 def test_types_are_marked() -> None:
     """Type checkers look into the package."""
     assert (ROOT / "dan_async" / "py.typed").is_file()
+
+
+# --- what is released -------------------------------------------------------------------------------------------------
+
+
+def test_package_indexes_show_the_readme_without_its_links() -> None:
+    """The text is the README's own where it can be, and links nowhere, since an index has no files to lead to."""
+    text, readme = PROJECT["readme"]["text"].strip(), (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"^```python$.*?^```$", text, re.MULTILINE | re.DOTALL)
+    assert readme.startswith(text.partition("\n\n```")[0])
+    assert code in readme
+    assert "](" not in text
+
+
+def test_the_lock_has_every_direct_dependency() -> None:
+    """Each stands in .ci/requirements-dev.txt at a version that pyproject.toml allows, and every line has hashes."""
+    lines = [line for line in (ROOT / ".ci/requirements-dev.txt").read_text().splitlines() if line[:1] != "#"]
+    pinned: dict[str, set[str]] = {}
+    for line in lines:
+        pin, *hashes = line.split(" --hash=")
+        assert hashes
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", each) for each in hashes), pin
+        requirement = Requirement(pin)
+        (version,) = requirement.specifier
+        assert version.operator == "=="
+        pinned.setdefault(canonicalize_name(requirement.name), set()).add(version.version)
+    extras = PROJECT["optional-dependencies"]
+    direct = {
+        Requirement(line)
+        for line in [*PROJECT["dependencies"], *(line for extra in extras.values() for line in extra)]
+    }
+    for requirement in sorted(direct, key=str):
+        name = canonicalize_name(requirement.name)
+        if name != PROJECT["name"]:
+            assert pinned.get(name), f"{requirement} is missing: run nox -s lock"
+            assert all(map(requirement.specifier.contains, pinned[name])), f"{requirement}: run nox -s lock"
 
 
 if __name__ == "__main__":
