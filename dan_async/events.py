@@ -2,7 +2,7 @@
 Events: the client's work as it happens, for the *on_event* function of ``DanClient`` and of both networks.
 
 An event is a small frozen object with plain fields: ids, addresses, names, numbers. None holds a key, a signature, a nonce,
-a payload, or text that a peer wrote. docs/how-to/observability.md lists them.
+a payload, or text that a peer wrote. docs/reference/events.md lists them.
 
 An event listener is a plain function. It is called on the event loop, in the middle of the work, so it must be quick. An
 error that it raises is logged once and changes nothing. While nobody listens, no event is made.

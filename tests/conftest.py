@@ -1,4 +1,4 @@
-"""The whole suite runs the tests that docs/security.md names: one that is skipped or left out shows nothing."""
+"""The whole suite runs the tests that docs/explanation/security.md names: one that is skipped or left out shows nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SECURITY_PAGE = Path(__file__).parent.parent / "docs" / "security.md"
+SECURITY_PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "security.md"
 
 
 class NamedTestsRan:
@@ -38,7 +38,7 @@ class NamedTestsRan:
         """Say which tests it was."""
         for name in sorted(self.missing):
             what = "was skipped" if name in self.skipped else "did not run"
-            terminalreporter.write_line(f"docs/security.md names {name}, which {what}", red=True)
+            terminalreporter.write_line(f"the security page names {name}, which {what}", red=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -72,9 +72,10 @@ def blocks(page: Path, language: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_resolve(page: Path) -> None:
-    """Every link to a file of ours leads to one, and to a heading that exists."""
+    """Every link to a file of ours leads to one, and to a heading that exists; others have the form of an address."""
     for target in re.findall(r"\]\(([^)\s]+)\)", without_code(text_of(page))):
         if "://" in target:
+            assert re.fullmatch(r"https://[a-z0-9.-]+\.[a-z]{2,}(/[\w./#%@~-]*)?", target), target
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
@@ -250,6 +251,23 @@ def test_python_in_the_pages_is_python(page: Path) -> None:
                     assert not os.environ.get("CI")
                     continue
                 assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_json_in_the_pages_is_json(page: Path) -> None:
+    """Every block parses; three dots stand for what is left out."""
+    for block in blocks(page, "json"):
+        json.loads(block)
+
+
+def test_the_session_of_the_page_can_be_read() -> None:
+    """docs/reference/file-formats.md shows one with every member, and explains each."""
+    page = DOCS / "reference" / "file-formats.md"
+    (shown,) = blocks(page, "json")
+    session = dan_async.DanSessionKeyPayload.from_dict(json.loads(shown))
+    assert session.to_dict(extended=True) == json.loads(shown)
+    for member in json.loads(shown):
+        assert re.search(rf"^\|.*`{member}`.*\|.*\|.*\|$", text_of(page), re.MULTILINE)
 
 
 def test_the_readmes_program_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -486,13 +504,14 @@ def test_what_the_security_page_names_is_tested(named: str) -> None:
 def test_what_the_security_page_names_has_to_run(tmp_path: Path) -> None:
     """In a run of the whole suite, skipped or left out is a failure, also where workers run it; not in a run of one file."""
     (tmp_path / "tests").mkdir()
-    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "explanation" / "security.md"
+    page.parent.mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\ntestpaths = tests\nmarkers = long\naddopts = -m 'not long'\n"
     )
     names = ["runs", "skipped", "left_out", "gone"]
-    (tmp_path / "docs" / "security.md").write_text("".join(f"`test_it.py::test_{name}`\n" for name in names))
+    page.write_text("".join(f"`test_it.py::test_{name}`\n" for name in names))
     (tmp_path / "tests" / "test_it.py").write_text(
         "import pytest\n\n"
         "@pytest.mark.parametrize('case', [1, 2])\ndef test_runs(case): pass\n\n"

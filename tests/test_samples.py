@@ -196,6 +196,13 @@ async def readers_names(net: Devnet, stack: AsyncExitStack, folder: Path) -> dic
         "text": permissions,
         "request": request,
         "prepared_elsewhere": OPERATION.to_dict(),
+        "stored": session.to_dict(),
+        "key_gen_data": {
+            "sessionPublicKey": session.session_key_eoa,
+            "keyId": session.mpc_key_id,
+            "ephSK": "0x" + session.hex_eph_sk_without_0x,
+            "ephId": session.eph_id,
+        },
         "requests": [{"wallet": OWNER, "chain_id": 80002, "reference": f"row {i}"} for i in range(3)],
     }
 
@@ -227,7 +234,7 @@ async def run(sample: str, names: dict[str, Any], net: Devnet) -> None:
 @pytest.fixture
 async def net(page: Path) -> AsyncIterator[Devnet]:
     # Behind a gateway it is 3-of-5 unless something else is said.
-    async with Devnet(3, 5) if page.stem == "gateway" else Devnet(2, 3) as made:
+    async with Devnet(3, 5) if page.stem in {"gateway", "from-walletprovider-sdk"} else Devnet(2, 3) as made:
         yield made
 
 

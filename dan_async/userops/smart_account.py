@@ -485,6 +485,9 @@ class SmartAccountClient:
         Returns:
             The authorisation, which is the owner's, for the EOA's present nonce.
 
+        Returns:
+            The authorisation, signed.
+
         Raises:
             ConfigurationError: The account's kind is not a delegated one, or the owner's wallet signs no authorisations.
             InvalidFieldError: The chain is another one; nothing was signed.

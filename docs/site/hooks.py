@@ -32,7 +32,7 @@ SHOWN = {
 }
 EXAMPLES = "tutorials/examples.md"
 #: A line that is nothing but a link to an example: the site shows the program there.
-_PROGRAM = re.compile(r"^\[(examples/[\w/]+\.py)\]\([./]*\1\)$", re.MULTILINE)
+_PROGRAM = re.compile(r"^\[(examples/[\w/]+\.(py|html))\]\([./]*\1\)$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]*)(#[^)\s]*)?(?=\))")
 _PAGE_NAME = re.compile(r"docs/((?:tutorials|how-to|reference|explanation)/[\w-]+)\.md")
 
@@ -62,11 +62,13 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     here = page.file.src_uri
     if here == "index.md":  # it has no neighbours to list beside it
         page.meta["hide"] = ["navigation"]
+    if here.startswith("how-to/from-"):  # two programs side by side need the room
+        page.meta["hide"] = ["toc"]
     origin = next((name for name, shown in SHOWN.items() if shown == here), f"docs/{here}")
 
     def show(program: re.Match[str]) -> str:
         code = (ROOT / program[1]).read_text(encoding="utf-8").rstrip()
-        return f'```python title="{program[1]}"\n{code}\n```'
+        return f'```{program[2]} title="{program[1]}"\n{code}\n```'
 
     def turn(link: re.Match[str]) -> str:
         target = posixpath.normpath(posixpath.join(posixpath.dirname(origin), link[1]))
@@ -93,7 +95,7 @@ def on_page_content(html: str, page: Page, **_: Any) -> str:
     up = "../" * page.file.src_uri.count("/")
     if page.file.src_uri.startswith("reference/api/"):
         html = _PAGE_NAME.sub(rf'<a href="{up}\1.html">\1</a>', html)
-    html = html.replace("Example::</p>", "Example:</p>")
+    html = html.replace("::</p>", ":</p>")  # before a block of code, in docstrings
     if 'class="mermaid"' in html:
         html += f'<script src="{up}assets/mermaid.js"></script>'
     return html

@@ -89,6 +89,7 @@ def test_every_example_is_tested() -> None:
         "sign.py",
         "agent_tools.py",
         "million_keys.py",
+        "on_a_chain.py",  # tests/chain/test_dev_command.py
         "in_a_web_server.py",
         "callback_wallet.py",
     }

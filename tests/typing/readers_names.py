@@ -64,6 +64,8 @@ fees: dict[str, int]
 text: str
 request: SignRequest
 prepared_elsewhere: dict[str, Any]
+stored: dict[str, Any]
+key_gen_data: dict[str, str]
 requests: list[Mapping[str, Any]]
 
 

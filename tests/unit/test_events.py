@@ -80,8 +80,8 @@ def test_every_field_is_described(kind: type[Event]) -> None:
     "kind", [kind for kind in EVENTS if kind is not Event], ids=lambda kind: kind.__name__
 )
 def test_every_event_is_in_the_table(kind: type[Event]) -> None:
-    """docs/how-to/observability.md has a row with its name and class."""
-    page = Path(__file__).parent.parent.parent / "docs" / "how-to" / "observability.md"
+    """docs/reference/events.md has a row with its name and class."""
+    page = Path(__file__).parent.parent.parent / "docs" / "reference" / "events.md"
     assert f"| `{kind.name}` | `{kind.__name__}` |" in page.read_text(encoding="utf-8")
 
 

@@ -47,12 +47,12 @@ from dan_async.errors import (
     ConfigurationError,
     DanError,
     InvalidFieldError,
+    PendingNotFoundError,
     PermissionDeniedError,
     QuorumError,
     RecordConflictError,
     WalletRefusedError,
 )
-from dan_async.live_session import LiveSession
 from dan_async.network import KeygenQuestion, SigningOptions
 from dan_async.network_file import ChainEndpoints, NetworkFile, find_network_file
 from dan_async.nodes import RestPolicy
@@ -167,7 +167,7 @@ def _client_door(name: str, **valid: Any) -> Door:
             if values.get("session") is _OF_THE_NET:
                 values["session"] = net.session(expires_at=int(net.now) + 60, chain_id=1, eoa_address=ADDRESS)
             made = method(dan, **values)
-            if isinstance(made, LiveSession):
+            if name in ("keep_alive", "session"):
                 async with made as live:
                     return live.session
             return await made if inspect.isawaitable(made) else [result async for result in made]
@@ -296,6 +296,10 @@ DOORS: dict[str, Door] = {
     ),
     "sign_many": _client_door("sign_many", messages=["hello"], session=_OF_THE_NET),
     "keep_alive": _client_door("keep_alive", session=_OF_THE_NET, wallet=WALLET),
+    "session": _client_door("session", wallet=WALLET, chain_id=1, revoke=False),
+    "begin_session_key": _client_door("begin_session_key", owner=ADDRESS, chain_id=1),
+    "complete_session_key": _client_door("complete_session_key", pending_id="x", signature="0x"),
+    "cancel_session_key": _client_door("cancel_session_key", pending_id="x"),
     "connect": Door(DanClient.connect, {"where": "wss://gateway.example/v1"}),
     "NodeNetwork.from_file": Door(NodeNetwork.from_file, {"path": "/none.toml"}, frozenset({"options"})),
     "GatewayNetwork.from_file": Door(
@@ -648,22 +652,24 @@ _NO_DOORS = {
     "gateway": (),
     "live_session": ("LiveSession",),
     "network_file": (),
-    "jobs": ("RecoveryReport", "SettledRecord", "Settlement"),
+    "jobs": ("PendingSessionKey", "RecoveryReport", "SettledRecord", "Settlement"),
     "network": (
-        *("AuthModule", "Network", "NetworkSource", "SettlesKeygen", "MeasuresClock"),  # interfaces
+        *("AuthModule", "FinishKeygen", "Network", "NetworkSource", "OpensKeygen"),  # interfaces
+        *("SettlesKeygen", "MeasuresClock"),
         "ClockSkew",
-        *("KeygenSettlement", "NetworkHealth", "NodeHealth", "NodeState", "SigningOrder"),
+        *("KeygenSettlement", "NetworkHealth", "NodeHealth", "NodeState", "SigningOrder", "SigningStock"),
         *(
             "EphemeralKeyChange",
             "EphemeralKeyReport",
             "KeygenReport",
             "KeygenRequest",
             "KeygenTimings",
+            "OpenedKeygen",
         ),  # made by jobs
     ),
     "nodes": (),
     "permissions": ("Permissions",),
-    "request": ("OnReport", "SmartAccount"),
+    "request": ("OnReport", "SessionKeyParameters", "SmartAccount"),
     "retry": ("DEFAULT_RETRY_TABLE", "HTTP_STATUSES", "NODE_CODES", "BeforeSleep", "RetryDetails", "Row"),
     "session": (),
     "storage": ("KeySource", "MemorySessionStore", "Page", "SessionState", "SessionStore"),
@@ -696,6 +702,7 @@ _REFUSED_ANYWAY = {
     "register_passkey": WalletRefusedError,
     "revoke_stored_session": RecordConflictError,
     "rotate_stored_session": RecordConflictError,
+    "complete_session_key": PendingNotFoundError,
     "check_permissions": PermissionDeniedError,
     "decode_calls": PermissionDeniedError,
     "keys_from_environment": ConfigurationError,

@@ -34,6 +34,7 @@ from dan_async.devnet.faults.lies import (
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.node import (
     CERTIFY_KEYGEN,
+    KEYGEN_BATCH,
     METHODS,
     PRESIGN,
     SETTLE_KEYGEN,
@@ -47,7 +48,7 @@ from dan_async.types import Json
 #: The methods of a node, which a fault can be limited to.
 RPC_METHODS = (
     *("dan_identify", "dan_health", "dan_challenge"),
-    *(*METHODS.values(), SETTLE_KEYGEN, CERTIFY_KEYGEN, PRESIGN, SIGN),
+    *(*METHODS.values(), KEYGEN_BATCH, SETTLE_KEYGEN, CERTIFY_KEYGEN, PRESIGN, SIGN),
 )
 
 #: What ``SendGarbage`` can send.

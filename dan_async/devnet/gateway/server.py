@@ -534,8 +534,7 @@ class GatewayServer:
         app = web.Application()
         app.router.add_get("/{version:v[12]}/{operation}", self._serve)
         arrivals = Arrivals(self._limits.max_connections, self._limits.first_frame_s, self._allow_origins)
-        self._runner = arrivals.runner(app)
-        await self._runner.setup()
+        self._runner = await arrivals.serve(app)
         self._door = Door(self._runner, listener, arrivals)
         await self._door.start(is_open=True)
 

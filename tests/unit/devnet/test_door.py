@@ -18,8 +18,7 @@ from tests.helpers import no_leaks, wait_until
 async def door_at(reserved, **options):
     """A door of a server without routes; closed as a node closes it."""
     arrivals = Arrivals(100, 10.0)
-    runner = arrivals.runner(web.Application())
-    await runner.setup()
+    runner = await arrivals.serve(web.Application())
     door = Door(runner, listening_socket(reserved.host, reserved.port), arrivals, **options)
     try:
         yield door
