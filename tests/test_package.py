@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
+import enum
 import importlib
 import importlib.metadata
+import inspect
 import json
+import os
 import pkgutil
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 from packaging.requirements import Requirement
@@ -21,6 +25,7 @@ from packaging.utils import canonicalize_name
 
 import dan_async
 from dan_async import network
+from dan_async.errors import MissingExtraError
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -31,8 +36,10 @@ PUBLIC = [name for name in dan_async.__all__ if name != "__version__"]
 
 #: Modules of extras, which users import by their full path.
 DEEP_MODULES = ("storage/sqlalchemy_store.py", "wallets/eth_account_wallet.py")
-#: The public names at the last change of the public surface. Rewrite it with: python -m tests.test_package
+#: The public names at the last change of the public surface, and how each is called. Rewrite them with:
+#: python -m tests.test_package
 RECORDED_NAMES = ROOT / "tests" / "public_names.json"
+RECORDED_SIGNATURES = ROOT / "tests" / "public_signatures.txt"
 
 #: Third-party modules that an extra brings; nothing of the core may load them, whatever is used.
 OF_EXTRAS = {
@@ -90,6 +97,86 @@ def test_public_names_are_the_recorded_ones() -> None:
     assert recorded == found, (
         f"new: {sorted(now - before)}, gone: {sorted(before - now)}. If that is meant, name them in CHANGELOG.md"
         " under [Unreleased] and run: python -m tests.test_package"
+    )
+
+
+class Annotation(str):
+    """The text of an annotation, which a signature shows without quotes, as not every version of Python does."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def public_objects() -> dict[str, Any]:
+    """Return what the public modules list, each object under its first name."""
+    found: dict[str, Any] = {}
+    for module, names in public_names().items():
+        imported = importlib.import_module(module)
+        found |= {f"{module}.{name}": getattr(imported, name) for name in names}
+    firsts = {id(value): name for name, value in reversed(found.items())}
+    return {name: value for name, value in found.items() if firsts[id(value)] == name}
+
+
+def public_signatures() -> list[str]:
+    """Return a line for each way to call or read what is public; what a public base class has stands there only."""
+    lines = []
+    public = public_objects()
+    classes = {value for value in public.values() if inspect.isclass(value)}
+    for name, value in public.items():
+        if inspect.isfunction(value):
+            lines.append(called(value, name))
+        elif inspect.isclass(value) and value.__module__.startswith("dan_async"):
+            own = [base for base in value.__mro__ if base is value or base not in classes]
+            lines += members_of([base for base in own if base.__module__.startswith("dan_async")], name)
+    return lines
+
+
+def members_of(bases: list[type], name: str) -> Iterator[str]:
+    """Yield the lines of a class: how it is made, its members if it is an enumeration, its methods and properties."""
+    members = {key: member for base in reversed(bases) for key, member in vars(base).items()}
+    if issubclass(bases[0], enum.Enum):
+        yield f"{name}: {', '.join(bases[0].__members__)}"
+    elif getattr(members.get("__init__"), "__module__", "").startswith("dan_async"):
+        yield called(members["__init__"], name)
+    for key, member in sorted(members.items()):
+        function = getattr(member, "__func__", member)  # of a class method or a static one
+        if key.startswith("_"):
+            continue
+        if isinstance(member, property):
+            yield f"{name}.{key} -> {inspect.signature(member.fget).return_annotation}"
+        elif inspect.isfunction(function):
+            yield called(function, f"{name}.{key}")
+
+
+def called(function: Any, name: str) -> str:
+    """Return how a function is called; a default that is no plain value is "...", as its text may vary."""
+    signature = inspect.signature(function)
+    plain = (bool, int, float, str, bytes, tuple, type(None))
+    parameters = []
+    for parameter in signature.parameters.values():
+        is_plain = parameter.default is parameter.empty or type(parameter.default) in plain
+        default = parameter.default if is_plain else Annotation("...")
+        parameters.append(parameter.replace(annotation=annotation(parameter.annotation), default=default))
+    shown = signature.replace(
+        parameters=parameters, return_annotation=annotation(signature.return_annotation)
+    )
+    return f"{'async ' if inspect.iscoroutinefunction(function) else ''}{name}{shown}"
+
+
+def annotation(written: Any) -> Any:
+    return Annotation(written) if isinstance(written, str) else written
+
+
+def test_public_signatures_are_the_recorded_ones() -> None:
+    """What users call does not change unnoticed."""
+    try:
+        found = public_signatures()
+    except MissingExtraError:  # a run without extras; in CI they are all there
+        assert not os.environ.get("CI")
+        pytest.skip("an extra is missing")
+    recorded = RECORDED_SIGNATURES.read_text().splitlines()
+    assert (sorted(set(found) - set(recorded)), sorted(set(recorded) - set(found))) == ([], []), (
+        "If that is meant, say so in CHANGELOG.md under [Unreleased] and run: python -m tests.test_package"
     )
 
 
@@ -228,3 +315,4 @@ def test_the_lock_has_every_direct_dependency() -> None:
 
 if __name__ == "__main__":
     RECORDED_NAMES.write_text(json.dumps(public_names(), indent=2) + "\n")
+    RECORDED_SIGNATURES.write_text("".join(f"{line}\n" for line in public_signatures()))
