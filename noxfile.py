@@ -1,6 +1,6 @@
 """
-Sessions: lint, typing, tests, tests_min, recipes, tally, package, lock, sbom, matrix, interop, signatures, docs, batch,
-bench, soak, chaos, fuzz.
+Sessions: lint, typing, tests, tests_min, loops, recipes, tally, package, lock, sbom, matrix, interop, signatures, docs,
+batch, bench, soak, chaos, fuzz.
 
 Each installs what it needs into an environment of its own, so that a fresh clone passes.
 """
@@ -103,6 +103,16 @@ def tests_min(session: nox.Session) -> None:
     # An old Typer imports what a new click calls deprecated: their affair, not ours.
     ignored = "ignore:'click:DeprecationWarning"
     session.run("python", "-m", "pytest", *WHOLE, "-W", ignored, *session.posargs)
+
+
+@nox.session
+@nox.parametrize("loop", ["debug", "uvloop"])
+def loops(session: nox.Session, loop: str) -> None:
+    """The unit tests in asyncio's debug mode, and on uvloop."""
+    session.install("-e", ".[test]")
+    environment = {"debug": {"PYTHONASYNCIODEBUG": "1"}, "uvloop": {"DAN_LOOP": "uvloop"}}[loop]
+    arguments = session.posargs or ["-n", "auto", "tests/unit"]
+    session.run("python", "-m", "pytest", *arguments, env=environment)
 
 
 @nox.session

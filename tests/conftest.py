@@ -7,6 +7,7 @@ makes, are beyond it.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import re
@@ -51,7 +52,11 @@ class NamedTestsRan:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Look at runs of the whole suite alone: no paths, no selection."""
+    """Choose the event loop, and look at runs of the whole suite alone: no paths, no selection."""
+    if os.environ.get("DAN_LOOP") == "uvloop":
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     chosen = ("keyword", "deselect", "ignore", "ignore_glob", "lf", "stepwise", "collectonly", "maxfail")
     is_whole = (
         config.args_source is pytest.Config.ArgsSource.TESTPATHS

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ PAGES_OF_DOCS = [page for page in sorted(DOCS.rglob("*.md")) if "node_modules" n
 OF_TODAY = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES_OF_DOCS])
 PAGES = sorted([*OF_TODAY, ROOT / "CHANGELOG.md"])
 #: Files that a page has its reader write.
-OF_A_READER = {"conftest.py"}
+OF_A_READER = {"conftest.py", "dist/"}
 #: Pages about the code itself.
 OF_THE_CODE = [DOCS / "explanation" / "architecture.md", ROOT / "CONTRIBUTING.md"]
 ERRORS = [
@@ -510,8 +511,10 @@ def test_what_the_security_page_names_has_to_run(tmp_path: Path) -> None:
     page = tmp_path / "docs" / "explanation" / "security.md"
     page.parent.mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
+    options = tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["pytest"]["ini_options"]["addopts"]
+    ordinary = options[options.index("-m") + 1]
     (tmp_path / "pytest.ini").write_text(
-        "[pytest]\ntestpaths = tests\nmarkers = long\naddopts = -m 'not long'\n"
+        f"[pytest]\ntestpaths = tests\nmarkers =\n  long\n  recipes\naddopts = -m '{ordinary}'\n"
     )
     names = ["runs", "skipped", "left_out", "gone"]
     page.write_text("".join(f"`test_it.py::test_{name}`\n" for name in names))
