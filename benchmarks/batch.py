@@ -5,8 +5,10 @@ Batches: a hundred thousand rows in the same memory, throughput by concurrency, 
     python -m benchmarks.batch rows --store sqlite:///b.db   # the same, with every session stored
     python -m benchmarks.batch throughput --plot --dask      # 1, 8, 64 and 512 at a time, and two Dask workers
     python -m benchmarks.batch devnet --minutes 10           # as many rows as that time allows on a real 2-of-3 devnet
+    python -m benchmarks.batch together                      # keys a second in sessions of sixteen, and one at a time
 
-``rows`` exits with 1 if the memory grew by more than it may.
+``rows`` exits with 1 if the memory grew by more than it may, ``together`` if sixteen at a time bring less than 2.5 times as
+many keys a second as one at a time.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import asyncio
 import itertools
 import json
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -24,7 +27,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import commit_facts, platform_facts, say
+from benchmarks.measure import commit_facts, platform_facts, run_load, say
 from benchmarks.peers import Peer
 from dan_async import DanClient, LocalWallet, NodeEndpoint, NodeNetwork, Threshold
 from dan_async.storage import FixedKeys, SessionStore, StoreKey
@@ -34,6 +37,8 @@ __all__ = ["MOST_GROWTH_MIB", "main", "run_for", "run_rows"]
 #: How much the process may grow over a batch, whatever its length.
 MOST_GROWTH_MIB = 60.0
 CONCURRENCY = (1, 8, 64, 512)
+#: How many times as many keys a second sessions of sixteen must bring.
+LEAST_TOGETHER = 2.5
 
 _RESULTS = Path(__file__).parent / "results"
 _PLOT = Path(__file__).parent / "batch-throughput.png"
@@ -202,6 +207,46 @@ async def run_on_dask(seconds: float, *, workers: int = 2) -> dict[str, Any]:
         }
 
 
+async def run_together(threshold: Threshold, seconds: float, *, turns: int = 5) -> dict[str, Any]:
+    """
+    Make keys on a devnet: one at a time, sixteen at a time each in a session of its own, and in sessions of sixteen.
+
+    By turns, so that a busy moment meets all; keys a second, the median of the turns.
+    """
+    rates: dict[str, list[float]] = {"one at a time": [], "16 at a time": [], "sessions of 16": []}
+    async with AsyncExitStack() as stack:
+        shape = {"t": threshold.t, "n": threshold.n}
+        client = await connect(
+            stack, await stack.enter_async_context(Peer("benchmarks.devnet_host", shape)), None
+        )
+
+        async def alone() -> None:
+            await client.generate_session_key(wallet=_WALLET, chain_id=1)
+
+        async def in_batch(until: float) -> int:
+            made = 0
+            rows = itertools.takewhile(lambda _: time.monotonic() < until, itertools.repeat({}))
+            async for result in client.generate_session_keys(
+                rows, wallet=_WALLET, chain_id=1, concurrency=48
+            ):
+                if result.error is not None:
+                    raise result.error
+                made += 1
+            return made
+
+        await run_load(alone, concurrency=16, seconds=0.0, at_least=48)
+        for _ in range(turns):
+            for name, concurrency in (("one at a time", 1), ("16 at a time", 16)):
+                load = await run_load(alone, concurrency=concurrency, seconds=seconds)
+                rates[name].append(load.operations / load.elapsed_s)
+            started = time.monotonic()
+            made = await in_batch(started + seconds)
+            rates["sessions of 16"].append(made / (time.monotonic() - started))
+    found = {name: round(statistics.median(per_second), 1) for name, per_second in rates.items()}
+    ratio = found["sessions of 16"] / found["one at a time"]
+    return {"threshold": str(threshold), "perSecond": found, "toOneAtATime": round(ratio, 2), "failed": 0}
+
+
 def plot(points: Sequence[dict[str, Any]], file: Path, on_dask: dict[str, Any] | None = None) -> None:
     """Draw rows per second over the concurrency, and what two Dask workers do as a line."""
     import matplotlib as mpl
@@ -239,6 +284,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     throughput.add_argument("--seconds", type=float, default=5.0)
     throughput.add_argument("--plot", action="store_true")
     throughput.add_argument("--dask", action="store_true", help="also two Dask workers on this machine")
+    together = kinds.add_parser("together")
+    together.add_argument("--seconds", type=float, default=3.0)
     devnet = kinds.add_parser("devnet")
     devnet.add_argument("--minutes", type=float, default=10.0)
     devnet.add_argument("--concurrency", type=int, default=16)
@@ -260,6 +307,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if asked.plot:
             plot(found, _PLOT, on_dask)
         found += [] if on_dask is None else [on_dask]
+    elif asked.kind == "together":
+        found = [asyncio.run(run_together(Threshold(t, n), asked.seconds)) for t, n in ((2, 3), (3, 5))]
     else:
         host = "benchmarks.devnet_host"
         found = [asyncio.run(run_for(asked.minutes * 60, concurrency=asked.concurrency, module=host))]
@@ -270,6 +319,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(json.dumps(entry))
     failed = sum(entry["failed"] for entry in found)
     grew = asked.kind == "rows" and found[0]["growthMiB"] >= MOST_GROWTH_MIB
+    if any(entry.get("toOneAtATime", LEAST_TOGETHER) < LEAST_TOGETHER for entry in found):
+        say(f"sessions of sixteen must bring {LEAST_TOGETHER} times as many keys as one at a time")
+        return 1
     if failed or grew:
         say(f"{failed} rows failed; the memory may grow by {MOST_GROWTH_MIB:g} MiB at most")
         return 1

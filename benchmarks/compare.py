@@ -152,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("before", type=Path, metavar="BASELINE")
     parser.add_argument("after", type=Path, metavar="NEW")
     parser.add_argument(
-        "--tolerance", type=float, default=20.0, metavar="PERCENT", help="how much worse is still the same"
+        "--tolerance", type=float, default=15.0, metavar="PERCENT", help="how much worse is still the same"
     )
     parser.add_argument("--times", action="store_true", help="compare times across machines too")
     parser.add_argument(

@@ -115,8 +115,8 @@ def serve_until_eof(
 
 Answer = Callable[[str], str]
 
-#: Seconds by which the reply to a request is late.
-Stall = Callable[[str], float]
+#: Waits before the reply to a request, by the request's text.
+Stall = Callable[[str], Awaitable[None]]
 
 
 async def start_site(
@@ -129,7 +129,7 @@ async def start_site(
         answer: Gives the reply to one request.
         stack: Gets what must be closed.
         delay_s: How long each reply waits; others are not held up by it.
-        stall: How much longer the reply to a request waits, by the request's text.
+        stall: Awaited before each reply as well.
 
     Returns:
         The URL.
@@ -141,7 +141,10 @@ async def start_site(
         late: set[asyncio.Task[None]] = set()
 
         async def reply_late(text: str) -> None:
-            await asyncio.sleep(delay_s + (stall(text) if stall else 0.0))
+            if stall:
+                await stall(text)
+            if delay_s:
+                await asyncio.sleep(delay_s)
             await ws.send_str(answer(text))
 
         async for message in ws:

@@ -7,7 +7,9 @@ TypeScript client 0.3.0, in turns. Then the latency with one node of five at fau
 answers nothing any more, it gives up and accuses another one, its shares are wrong. Exits with 1 if a 99th percentile is
 more than 1.3 times the healthy one, with a liar 1.5 times. The node is one of those that would sign. What the client needs
 to notice it, one slow signature, is shown by itself. At last a thousand calls at once on one session, 2-of-3: signatures per
-second, in turns with those of the client at several numbers in flight; at least 0.9 times the best of these.
+second, in turns with those of the client at several numbers in flight; at least 0.9 times the best of these. Then a
+signature with a stock over nodes 20 ms away, in turns with one bare round trip to as many of them, and a bot's day: one
+session, 20 signatures a second for ten minutes.
 
 The TypeScript client needs Node.js and ``npm ci`` in tests/interop; without them its column is empty.
 """
@@ -31,6 +33,8 @@ from benchmarks.measure import LatencyHistogram, commit_facts, platform_facts, r
 from benchmarks.peers import Peer
 from dan_async import DanClient, LocalWallet, NodeNetwork
 from dan_async.config import Threshold, Timeouts
+from dan_async.deadline import Deadline
+from dan_async.errors import DanError
 from dan_async.gateway import GatewayNetwork
 from dan_async.nodes import SigningOptions
 from dan_async.protocols.sign_request import SignRequest, encode_wrapped
@@ -50,7 +54,12 @@ _LIMITS = {"stalled": 1.3, "accusing": 1.5, "lying": 1.5}
 #: What signatures per second of many calls at once may fall to, as a part of those at the best number in flight.
 _LEAST = 0.9
 _BURST = "all at once"
-_PARTS = ("healthy", "faults", "burst")
+#: What a signature over distant nodes may take, in round trips.
+_MOST_TRIPS = 1.1
+_AWAY_S = 0.02
+#: A bot's day: signatures per second.
+_DAY_RATE = 20
+_PARTS = ("healthy", "faults", "burst", "away", "day")
 _MESSAGE = "a message of some forty characters or so"
 
 #: With presignatures made ahead, signatures come this far apart, in seconds, as in a trading loop.
@@ -74,6 +83,8 @@ class Effort:
     typescript: int = 40
     burst: int = 1000
     burst_turns: int = 3
+    away: int = 120
+    day_s: float = 600.0
 
 
 QUICK = Effort(
@@ -85,6 +96,8 @@ QUICK = Effort(
     typescript=6,
     burst=200,
     burst_turns=1,
+    away=20,
+    day_s=10.0,
 )
 
 
@@ -274,6 +287,74 @@ async def at_once(effort: Effort) -> dict[str, Any]:
     return {"calls": effort.burst, "per_second": found, "to_best": round(found[_BURST] / best, 3)}
 
 
+async def away(effort: Effort) -> dict[str, Any]:
+    """Sign over nodes that are 20 ms away, with a stock, in turns with one round trip to t of them."""
+    from dan_async.devnet import Delay, Devnet
+
+    signature, trip = LatencyHistogram(), LatencyHistogram()
+    async with AsyncExitStack() as stack:
+        net = await stack.enter_async_context(Devnet(2, 3, processes=True, gateway=False))
+        client = await _client(_nodes(net.describe(), threshold=net.threshold), stack)
+        session = await _session(client)
+        await _paced(_signing(client, session), 8)
+        assert isinstance(client.network, NodeNetwork)
+        asked = client.network.pool.nodes[: net.threshold.t]
+        for node in net.nodes:
+            net.faults[node.index] = Delay(seconds=_AWAY_S)
+
+        async def round_trip() -> object:
+            return await asyncio.gather(*(node.look(deadline=Deadline(5.0)) for node in asked))
+
+        await _paced(_signing(client, session), 6)
+        for _ in range(effort.away):
+            for operation, histogram in ((round_trip, trip), (_signing(client, session), signature)):
+                await asyncio.sleep(_PACE_S / 2)
+                started = time.perf_counter()
+                await operation()
+                histogram.record(time.perf_counter() - started)
+    ratio = signature.percentile_s(50) / trip.percentile_s(50)
+    return {"signature_ms": signature.to_dict(), "trip_ms": trip.to_dict(), "trips": round(ratio, 3)}
+
+
+async def day(effort: Effort) -> dict[str, Any]:
+    """Sign 20 times a second with one session; return latencies, failures, the stock's use and the CPU time."""
+    latencies, failed = LatencyHistogram(), 0
+    async with AsyncExitStack() as stack:
+        threshold = Threshold(2, 3)
+        peer = await stack.enter_async_context(
+            Peer("benchmarks.devnet_host", {"t": threshold.t, "n": threshold.n})
+        )
+        client = await _client(_nodes(peer.described, threshold=threshold), stack)
+        sign = _signing(client, await _session(client))
+        await run_load(sign, concurrency=1, seconds=0.0, at_least=6)
+
+        async def one() -> None:
+            nonlocal failed
+            started = time.perf_counter()
+            try:
+                await sign()
+            except DanError:
+                failed += 1
+            latencies.record(time.perf_counter() - started)
+
+        cpu, started = time.process_time(), time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for number in range(int(_DAY_RATE * effort.day_s)):
+                await asyncio.sleep(max(0.0, started + number / _DAY_RATE - time.monotonic()))
+                group.create_task(one())
+        cpu_ms = (time.process_time() - cpu) * 1e3 / latencies.total
+        assert isinstance(client.network, NodeNetwork)
+        stock = client.network.signing_stock
+    return {
+        "seconds": effort.day_s,
+        "per_second": _DAY_RATE,
+        "failed": failed,
+        "latency_ms": latencies.to_dict(),
+        "cpu_ms": round(cpu_ms, 3),
+        "stock": {"made": stock.made, "used": stock.used, "wasted": stock.wasted},
+    }
+
+
 def _render(result: dict[str, Any]) -> str:
     rows = []
     if "entries" in result:
@@ -285,6 +366,21 @@ def _render(result: dict[str, Any]) -> str:
         rows.append(
             f"Signatures per second, 2-of-3: {rates} ({burst['calls']}): "
             f"{burst['to_best']:.2f} times the best (at least {_LEAST})."
+        )
+    if "away" in result:
+        found = result["away"]
+        rows.append(
+            f"Nodes 20 ms away, with a stock: a signature takes {found['signature_ms']['p50']:.1f} ms, one round trip "
+            f"{found['trip_ms']['p50']:.1f} ms: {found['trips']:.2f} times (at most {_MOST_TRIPS})."
+        )
+    if "day" in result:
+        found = result["day"]
+        latency, stock = found["latency_ms"], found["stock"]
+        rows.append(
+            f"One session, {found['per_second']} signatures a second for {found['seconds']:.0f} s, 2-of-3: p50 "
+            f"{latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms, {found['failed']} failed; the client's CPU "
+            f"{found['cpu_ms']:.2f} ms each; of {stock['made']} presignatures made ahead {stock['used']} were used and "
+            f"{stock['wasted']} thrown away."
         )
     return "\n".join([*rows, "", ", ".join(f"{name}: {value}" for name, value in result["platform"].items())])
 
@@ -329,6 +425,12 @@ async def run(effort: Effort, parts: Collection[str] = _PARTS) -> dict[str, Any]
             result["faults"][name] = (await with_one_at_fault(name, effort)).to_dict()
     if "burst" in parts:
         result["burst"] = await at_once(effort)
+    if "away" in parts:
+        say("nodes 20 ms away")
+        result["away"] = await away(effort)
+    if "day" in parts:
+        say("a bot's day")
+        result["day"] = await day(effort)
     return result
 
 
@@ -344,6 +446,8 @@ def main() -> int:
         options.output.write_text(json.dumps(result, indent=1) + "\n")
     print(_render(result))
     is_slow = any(found["p99_ratio"] > _LIMITS[name] for name, found in result.get("faults", {}).items())
+    is_slow |= result.get("away", {}).get("trips", 1.0) > _MOST_TRIPS
+    is_slow |= result.get("day", {}).get("failed", 0) > 0
     return int(is_slow or result.get("burst", {}).get("to_best", 1.0) < _LEAST)
 
 

@@ -3,10 +3,12 @@ Nodes that make no key: n WebSocket servers in one process which sign true ackno
 
 They speak dan-node/1 well enough for the real client to accept every answer, at next to no cost of their own. What is
 measured against them is the client, not a network: there is no key generation, and whoever started them knows the key.
+They sign with it as well, with presignatures that one of them deals to all signers.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import time
@@ -21,14 +23,31 @@ from dan_async._values import to_hex
 from dan_async.config import Threshold
 from dan_async.crypto import curve
 from dan_async.crypto.address import public_key_to_address
+from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import SigningKey, sign_digest, signing_key
 from dan_async.protocols import fields
-from dan_async.protocols.node import PROTOCOL, Acknowledgement, KeygenClaims, compute_key_id, identity_digest
+from dan_async.protocols.gateway_1 import REVISION_1
+from dan_async.protocols.node import (
+    PROTOCOL,
+    Acknowledgement,
+    KeygenClaims,
+    PresignParams,
+    SignatureClaims,
+    SignatureShares,
+    SignParams,
+    compute_key_id,
+    identity_digest,
+)
+from dan_async.protocols.sign_request import sign_request_digest
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
+from tests.fake_signing import KEY_ID, FakePresignature
 
 __all__ = ["DealtKey", "StubNode"]
 
 _FAR_AWAY = 2**40
+
+#: Presignatures that are kept.
+_MOST_KEPT = 100_000
 
 
 def _scalar() -> int:
@@ -54,6 +73,10 @@ class DealtKey:
         self.participants = tuple(self.identities)
         self.threshold = Threshold(t, n)
         coefficients = [_scalar() for _ in range(t)]
+        self.secret = coefficients[0]
+        #: Those made last, by the id of the request for each, and by its own.
+        self.asked: dict[RequestId, FakePresignature] = {}
+        self.presignatures: dict[bytes, FakePresignature] = {}
         shares = [sum(c * i**k for k, c in enumerate(coefficients)) % curve.ORDER for i in range(1, n + 1)]
         self.public_key = curve.encode(curve.base_multiply(coefficients[0]))
         self.public_shares = tuple(curve.encode(curve.base_multiply(share)) for share in shares)
@@ -69,6 +92,26 @@ class DealtKey:
             owner_id=owner_id,
             request_id=request_id,
         )
+
+    def presignature(self, params: PresignParams) -> FakePresignature:
+        """Give the presignature of a request, the same to each signer."""
+        made = self.asked.get(params.request_id)
+        if made is None:
+            made = self.asked[params.request_id] = FakePresignature(params.signers, self.secret)
+            self.presignatures[made.id] = made
+            if len(self.asked) > _MOST_KEPT:
+                del self.presignatures[self.asked.pop(next(iter(self.asked))).id]
+        return made
+
+    def session(self) -> dict[str, Any]:
+        """Give a session that these nodes sign for, whatever its ephemeral key."""
+        return {
+            "sessionKeyEOA": public_key_to_address(self.public_key),
+            "mpcKeyId": KEY_ID,
+            "hexEphSKWithout0x": EphemeralKey.generate().to_hex(),
+            "partiesNumber": self.threshold.n,
+            "threshold": self.threshold.t,
+        }
 
 
 class StubNode:
@@ -88,6 +131,8 @@ class StubNode:
             "dan_identify": self._identify,
             "dan_challenge": self._challenge,
             "dan_keygen": self._keygen,
+            "dan_presign": self._presign,
+            "dan_sign": self._sign,
         }
 
     def answer(self, text: str) -> str:
@@ -130,22 +175,66 @@ class StubNode:
         )
         return fields.to_json(acknowledgement)
 
+    def _presign(self, params: Any) -> Any:
+        made = self._key.presignature(fields.decode(PresignParams, params))
+        return fields.to_json(made.offer(self._operator))
+
+    def _sign(self, params: Any) -> Any:
+        key, asked = self._key, fields.decode(SignParams, params)
+        requests = REVISION_1.sign_requests(REVISION_1.decode_setup("signgen", asked.setup))  # type: ignore[arg-type]
+        shares = [
+            key.presignatures[name].share(self._operator, sign_request_digest(request))
+            for name, request in zip(asked.presignature_ids, requests, strict=True)
+        ]
+        claims = SignatureClaims(
+            request_id=asked.request_id, key_id=KEY_ID, public_key=key.public_key, shares=tuple(shares)
+        )
+        made = SignatureShares.make(
+            claims,
+            operator=self._operator,
+            party_index=key.participants.index(self._operator) + 1,
+            sign=lambda digest: sign_digest(self._identity, digest),
+        )
+        return fields.to_json(made)
+
+
+class _Barrier:
+    """Keeps back the acknowledgements of key generations until so many are due."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._came = 0
+        self._open = asyncio.Event()
+
+    async def wait(self, text: str) -> None:
+        if '"dan_keygen"' not in text:
+            return
+        gate = self._open
+        self._came += 1
+        if self._came == self._count:
+            gate.set()
+            self._came, self._open = 0, asyncio.Event()
+        await gate.wait()
+
 
 async def _open(config: dict[str, Any], stack: AsyncExitStack) -> dict[str, Any]:
     key = DealtKey(config["t"], config["n"])
     delay_s = config["delay_ms"] / 1e3
     nodes = []
     for operator in key.participants:
-        url = await start_site(StubNode(key, operator).answer, stack, delay_s=delay_s)
+        hold = config.get("hold")
+        stall = _Barrier(hold).wait if hold else None
+        url = await start_site(StubNode(key, operator).answer, stack, delay_s=delay_s, stall=stall)
         nodes.append({"url": url, "operator": operator})
-    described: dict[str, Any] = {"nodes": nodes}
+    described: dict[str, Any] = {"nodes": nodes, "session": key.session()}
     stall_s = config.get("stall_s")
     if stall_s:
         # The last node once more, at another address where its acknowledgements are late.
-        def stall(text: str) -> float:
-            return stall_s if '"dan_keygen"' in text else 0.0
+        async def late(text: str) -> None:
+            if '"dan_keygen"' in text:
+                await asyncio.sleep(stall_s)
 
-        url = await start_site(StubNode(key, operator).answer, stack, delay_s=delay_s, stall=stall)
+        url = await start_site(StubNode(key, operator).answer, stack, delay_s=delay_s, stall=late)
         described["stalled"] = [*nodes[:-1], {"url": url, "operator": operator}]
     return described
 

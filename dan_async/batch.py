@@ -13,7 +13,8 @@ import asyncio
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from functools import partial
 from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar
 
 from attrs import define, field, frozen
@@ -22,6 +23,7 @@ from dan_async._values import check_int, check_seconds
 from dan_async.deadline import cancel_and_wait
 from dan_async.errors import ClientClosedError, InvalidFieldError
 from dan_async.session import DanSessionKeyPayload
+from dan_async.turns import Turns
 from dan_async.types import Hex
 
 __all__ = [
@@ -274,6 +276,9 @@ class WorkStream(Generic[I, R]):
         self._index = 0
         self._running: set[asyncio.Task[Finished[I, R]]] = set()
         self._reading: set[asyncio.Task[I]] = set()
+        # Their ends are noted one by one: waiting for all of them anew for each result takes longer the more there are.
+        self._ended: deque[asyncio.Task[Any]] = deque()
+        self._has_ended = asyncio.Event()
         self._ready: deque[Finished[I, R]] = deque()
         self._failure: BaseException | None = None
         self._taking = asyncio.Lock()
@@ -289,20 +294,19 @@ class WorkStream(Generic[I, R]):
             while not self._ready:
                 if self._is_closed:
                     raise StopAsyncIteration
-                self._fill()
-                under_way: set[asyncio.Task[Any]] = {*self._running, *self._reading}
-                if not under_way:
+                await self._fill()
+                if not (self._running or self._reading):
                     self._is_closed = True
                     if self._failure is not None:
                         raise self._failure
                     raise StopAsyncIteration
-                done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    self._take(task)
-            result = self._ready.popleft()
+                await self._has_ended.wait()
+                self._has_ended.clear()
+                while self._ended:
+                    self._take(self._ended.popleft())
             if not self._is_closed:
-                self._fill()
-            return result
+                await self._fill()
+            return self._ready.popleft()
 
     async def aclose(self) -> None:
         """Cancel the work under way and wait for its end."""
@@ -313,13 +317,14 @@ class WorkStream(Generic[I, R]):
 
     # --- reading and beginning ----------------------------------------------------------------------------------------
 
-    def _fill(self) -> None:
-        """Begin as many items as may be under way."""
+    async def _fill(self) -> None:
+        """Begin as many items as may be under way, over several turns of the event loop if they are many."""
+        turns = Turns.of_running_loop()
         while self._source is not None and not self._reading:
             if len(self._running) + len(self._ready) >= self._concurrency:
                 return
             if isinstance(self._source, AsyncIterator):
-                self._reading.add(asyncio.create_task(_read(self._source), name="batch source"))
+                self._reading.add(self._started(_read(self._source), "batch source"))
                 return
             try:
                 item = next(self._source)
@@ -329,11 +334,17 @@ class WorkStream(Generic[I, R]):
                 self._stop(error)
             else:
                 self._begin(item)
+                await turns.go_on()
+
+    def _started(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(partial(_note_end, self._ended, self._has_ended))
+        return task
 
     def _begin(self, item: I) -> None:
-        # The coroutine must not hold this object, or it could not be collected while work runs.
+        # Neither coroutine nor callback may hold this object, or it could not be collected while work runs.
         coroutine = _work_on(self._index, item, self._work, self._pace)
-        self._running.add(asyncio.create_task(coroutine, name=f"batch item {self._index}"))
+        self._running.add(self._started(coroutine, f"batch item {self._index}"))
         self._index += 1
 
     def _stop(self, failure: BaseException) -> None:
@@ -359,6 +370,11 @@ class WorkStream(Generic[I, R]):
             self._stop(finished.error)
             return
         self._ready.append(finished)
+
+
+def _note_end(ended: deque[asyncio.Task[Any]], has_ended: asyncio.Event, task: asyncio.Task[Any]) -> None:
+    ended.append(task)
+    has_ended.set()
 
 
 class _Ended(Exception):  # noqa: N818 - nothing went wrong

@@ -23,8 +23,14 @@ from dan_async._values import (
 )
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.deadline import OneLoop
-from dan_async.errors import ClientClosedError, ConfigurationError, DanError, InvalidFieldError
+from dan_async.deadline import Deadline, OneLoop
+from dan_async.errors import (
+    ClientClosedError,
+    ConfigurationError,
+    DanError,
+    InvalidFieldError,
+    OverloadedError,
+)
 from dan_async.events import Observable, OnEvent, check_listener
 from dan_async.jobs.generate_session_key import run_prepared
 from dan_async.jobs.keeping import SessionKeeper
@@ -46,6 +52,7 @@ from dan_async.request import (
 )
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload, session_of
 from dan_async.storage.base import SessionStore, StoredSession
+from dan_async.turns import Turns
 from dan_async.types import Clock, Hex, KeyAlgorithm, RequestId, TimeSpan
 from dan_async.wallets.base import Wallet
 from dan_async.wallets.passkey import PasskeyRegister
@@ -209,6 +216,20 @@ class DanClient:
                 self._network = network
         return self.network
 
+    async def _begin(self, timeout: TimeSpan | None) -> tuple[Network, Deadline]:
+        """Open the network, and wait for a new call's turn on the event loop. Its deadline begins before."""
+        network = await self._open()
+        deadline = Deadline(self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout))
+        turns = Turns.of_running_loop()
+        if not await turns.begin(deadline.timeout_s):
+            raise OverloadedError(
+                f"the deadline of {deadline.timeout_s:g} s ran out before this call's turn came; {turns.waiting} other calls"
+                " are waiting to begin",
+                waiting=turns.waiting,
+                hint="Nothing was sent. Begin fewer calls at once, or give them a longer timeout",
+            )
+        return network, deadline
+
     async def aclose(self) -> None:
         """Close the network, and stop it if the client started it. Calls under way fail. May be called twice."""
         if self._is_closed:
@@ -292,7 +313,7 @@ class DanClient:
             ClientClosedError: The client was closed.
             DanError: Any other failure, named; see docs/reference/errors.md.
         """
-        network = await self._open()  # before any value is looked at
+        network, deadline = await self._begin(timeout)  # before any other value is looked at
         request = SessionKeyRequest(
             wallet=wallet,
             auth=auth,
@@ -315,10 +336,15 @@ class DanClient:
             on_report=on_report,
             reference=reference,
         )
-        return await self._generate(network, request)
+        return await self._generate(network, request, deadline)
 
     def _generate(
-        self, network: Network, request: SessionKeyRequest, *, in_batch: bool = False
+        self,
+        network: Network,
+        request: SessionKeyRequest,
+        deadline: Deadline | None = None,
+        *,
+        in_batch: bool = False,
     ) -> Awaitable[DanSessionKeyPayload]:
         return jobs.generate_session_key(
             network,
@@ -326,6 +352,7 @@ class DanClient:
             keeper=self._keeper,
             timeouts=self._timeouts,
             clock=self._clock,
+            deadline=deadline,
             in_batch=in_batch,
         )
 
@@ -364,7 +391,8 @@ class DanClient:
             signature = await ask_the_page(pending.to_json())
             session = await dan.complete_session_key(pending.id, signature)
         """
-        return await self._pending.begin(await self._open(), owner, parameters)
+        network, _ = await self._begin(parameters.get("timeout"))
+        return await self._pending.begin(network, owner, parameters)
 
     async def complete_session_key(
         self,
@@ -396,11 +424,12 @@ class DanClient:
             SessionPendingError: Another process has been at work on it all the time; call again.
             DanError: Any error of ``generate_session_key``. With a store, ``recover()`` settles what it leaves.
         """
+        network, deadline = await self._begin(timeout)
         return await self._pending.complete(
-            await self._open(),
+            network,
             pending_id,
             signature,
-            timeout_s=self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout),
+            timeout_s=deadline.timeout_s or self._timeouts.total_s,
             on_report=on_report,
         )
 
@@ -462,11 +491,12 @@ class DanClient:
 
         async def work(given: Any) -> Made:
             reference, make_request = read_request(given, parameters)
-            if keeper is None:
-                return "made", await self._generate(await self._open(), make_request(), in_batch=True)
-            if not isinstance(reference, str):
+            if keeper is not None and not isinstance(reference, str):
                 raise InvalidFieldError("reference", "is needed to resume a batch")
             network = await self._open()
+            await Turns.of_running_loop().begin(None)  # an item's time begins with its turn
+            if keeper is None or not isinstance(reference, str):
+                return "made", await self._generate(network, make_request(), in_batch=True)
             return await make_once(
                 network,
                 keeper,
@@ -520,16 +550,16 @@ class DanClient:
             DeadlineExceededError: The time ran out.
             DanError: Any other failure, named; see docs/reference/errors.md.
         """
+        network, deadline = await self._begin(timeout)
         return await jobs.sign_message(
-            await self._open(),
+            network,
             message,
             session,
             request_type=request_type,
             chain_id=chain_id,
             entry_point=entry_point,
-            timeout=timeout,
-            timeouts=self._timeouts,
             clock=self._clock,
+            deadline=deadline,
         )
 
     def sign_many(
@@ -811,8 +841,9 @@ class DanClient:
             QuorumError: Fewer than t nodes confirmed.
             DanError: Any other failure, named.
         """
+        network, deadline = await self._begin(timeout)
         return await jobs.add_ephemeral_key(
-            await self._open(),
+            network,
             session,
             wallet=wallet,
             auth=auth,
@@ -820,7 +851,7 @@ class DanClient:
             eph_alg=eph_alg,
             ephemeral_key=ephemeral_key,
             eph_id=eph_id,
-            timeout=timeout,
+            deadline=deadline,
             timeouts=self._timeouts,
             clock=self._clock,
         )
@@ -851,12 +882,13 @@ class DanClient:
             QuorumError: Fewer than n - t + 1 nodes confirmed, so t could be left that still accept the key.
             DanError: Any other failure, named.
         """
+        network, deadline = await self._begin(timeout)
         return await jobs.revoke_ephemeral_key(
-            await self._open(),
+            network,
             session,
             wallet=wallet,
             auth=auth,
-            timeout=timeout,
+            deadline=deadline,
             timeouts=self._timeouts,
             clock=self._clock,
         )

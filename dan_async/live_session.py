@@ -8,7 +8,6 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from dan_async.batch import SigningRun
 from dan_async.deadline import cancel_and_wait
 from dan_async.errors import ConfigurationError, DanError, SessionExpiredError
 from dan_async.jobs.sign_message import Message
@@ -16,6 +15,7 @@ from dan_async.session import DanModuleInfo
 from dan_async.types import Clock, Hex
 
 if TYPE_CHECKING:
+    from dan_async.batch import SigningRun
     from dan_async.userops.sign_user_operation import Operation
 
 __all__ = ["LiveSession"]

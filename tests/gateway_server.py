@@ -18,7 +18,7 @@ from aiohttp import WSMsgType, web
 from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
-from dan_async.devnet.gateway.server import accept
+from dan_async.devnet.gateway import accept
 from dan_async.gateway import GatewayNetwork
 from dan_async.gateway.operation import SEEN
 from dan_async.network import EphemeralKeyChange, KeygenRequest

@@ -175,9 +175,11 @@ def test_the_index_lists_every_page(page: Path) -> None:
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error.__name__)
 def test_every_error_is_explained(error: type[errors.DanError]) -> None:
-    """docs/reference/errors.md has a row, not only a line of the tree, for each error class."""
+    """docs/reference/errors.md has a row, not only a line of the tree, for each error class: cause and remedy."""
     assert error is errors.DanError or re.search(
-        rf"^\| `{error.__name__}` \| \S", text_of(DOCS / "reference" / "errors.md"), re.MULTILINE
+        rf"^\| `{error.__name__}` \| \S.* \| \S.* \|$",
+        text_of(DOCS / "reference" / "errors.md"),
+        re.MULTILINE,
     )
 
 

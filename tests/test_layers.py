@@ -15,7 +15,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"_version", "types"}),
     frozenset({"errors"}),
     frozenset({"_values"}),
-    frozenset({"_json", "deadline"}),
+    frozenset({"_json", "deadline", "turns"}),
     frozenset({"retry", "crypto"}),
     frozenset({"config", "events", "user_operation"}),
     frozenset({"session", "protocols", "transport", "otel", "network_file"}),

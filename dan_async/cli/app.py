@@ -34,7 +34,7 @@ from dan_async.errors import ConfigurationError, DanError
 #: Typer brings its own copy of click, or depends on it, depending on its version; both have this ancestor.
 _UsageError = typer.BadParameter.__bases__[0]
 
-#: The commands, each in the module of its name (but for _MODULES), which is imported when the command is run.
+#: The commands, each in the module of its name, which is imported when the command is run.
 _COMMANDS: Mapping[str, str] = {
     "demo": "Show DAN at work on this machine, step by step.",
     "keygen": "Make a session key, authorised by one signature of the owner's wallet.",
@@ -46,9 +46,6 @@ _COMMANDS: Mapping[str, str] = {
     "dev": "Run a network, a chain and a bundler on this machine until Ctrl-C.",
     "mcp": "Serve a store's sessions to an agent as tools (Model Context Protocol).",
 }
-
-#: Command -> the module that has it beside a related one.
-_MODULES: Mapping[str, str] = {"dev": "devnet"}
 
 #: Words of the library's hints -> what they are called here. Commands have options in place of parameters.
 _WORDS: Mapping[str, str] = {
@@ -85,7 +82,7 @@ class _Commands(TyperGroup):
 def _load(name: str) -> Any:
     from dan_async.cli.options import spread
 
-    module = importlib.import_module(f"dan_async.cli.{_MODULES.get(name, name)}")
+    module = importlib.import_module(f"dan_async.cli.{name}")
     found = getattr(module, name)
     if not isinstance(found, typer.Typer):
         command, found = found, typer.Typer(**_STYLE)

@@ -42,14 +42,13 @@ _LONG = 8 * 1024
 
 def takes_long(message: object) -> bool:
     """Return whether a message, of any kind, should be read and hashed in a thread rather than on an event loop."""
-    left, pending = _LONG, [message]
+    left, pending = _LONG - 8, [message]
     while pending and left > 0:
         value = pending.pop()
         if isinstance(value, str | bytes | bytearray):
             left -= len(value)
-        elif isinstance(value, list | tuple):
-            pending += value
-        elif isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101 - dict is quick to tell
-            pending += value.values()
-        left -= 8
+        elif isinstance(value, list | tuple | dict) or isinstance(value, Mapping):  # noqa: SIM101 - a mapping is slow to tell
+            left -= 8 * len(value)  # not even looked at if they are too many
+            if left > 0:
+                pending += value if isinstance(value, list | tuple) else value.values()
     return left <= 0

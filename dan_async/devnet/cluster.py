@@ -24,7 +24,7 @@ from dan_async.errors import ClientClosedError, ConfigurationError, InvalidField
 from dan_async.types import Clock, MpcKeyId, OperatorAddress
 
 if TYPE_CHECKING:
-    from dan_async.devnet.gateway.server import GatewayLimits, GatewayServer
+    from dan_async.devnet.gateway import GatewayLimits, GatewayServer
     from dan_async.nodes.network import NodeNetwork
 
 
@@ -255,7 +255,7 @@ class Devnet:
             Its URL, with the version segment.
         """
         # Here, because a node's own process imports this package too and needs neither gateway nor client.
-        from dan_async.devnet.gateway.server import GatewayServer
+        from dan_async.devnet.gateway import GatewayServer
 
         reserved = self._reserve(0) if not self._gateways else PortReservation(self._host)
         self._reservations.append(reserved)

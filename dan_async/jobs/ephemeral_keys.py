@@ -40,12 +40,13 @@ async def add_ephemeral_key(
     timeout: TimeSpan | None = None,
     timeouts: Timeouts,
     clock: Clock,
+    deadline: Deadline | None = None,
 ) -> S:
     """
     Run the job over *network*; ``DanClient.add_ephemeral_key`` has the full description.
 
-    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds. The other
-    arguments, and the errors, are those of ``DanClient.add_ephemeral_key``.
+    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds, *deadline* the
+    job's if it has begun already. The other arguments, and the errors, are those of ``DanClient.add_ephemeral_key``.
 
     Returns:
         The session with the new ephemeral key.
@@ -62,7 +63,7 @@ async def add_ephemeral_key(
             expiry=math.floor(network_time(network, clock, session.threshold)) + lifetime_s,
             sign_alg=key.algorithm,
         )
-        change, deadline = _change("add", session, owner, claim), _deadline(timeout, timeouts)
+        change, deadline = _change("add", session, owner, claim), deadline or _deadline(timeout, timeouts)
         async with deadline.enforced("adding the ephemeral key", request_id=change.request_id):
             await network.add_ephemeral_key(change, owner, deadline=deadline)
         return evolve(
@@ -86,12 +87,13 @@ async def revoke_ephemeral_key(
     timeout: TimeSpan | None = None,
     timeouts: Timeouts,
     clock: Clock,
+    deadline: Deadline | None = None,
 ) -> EphemeralKeyReport:
     """
     Run the job over *network*; ``DanClient.revoke_ephemeral_key`` has the full description.
 
-    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds. The other
-    arguments, and the errors, are those of ``DanClient.revoke_ephemeral_key``.
+    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds, *deadline* the
+    job's if it has begun already. The other arguments, and the errors, are those of ``DanClient.revoke_ephemeral_key``.
 
     Returns:
         Who has confirmed, and who has not.
@@ -106,7 +108,7 @@ async def revoke_ephemeral_key(
             expiry=math.floor(network_time(network, clock, session.threshold)) + DEFAULT_DURATION_S,
             sign_alg=key.algorithm,
         )
-    change, deadline = _change("revoke", session, owner, claim), _deadline(timeout, timeouts)
+    change, deadline = _change("revoke", session, owner, claim), deadline or _deadline(timeout, timeouts)
     async with deadline.enforced("revoking the ephemeral key", request_id=change.request_id):
         return await network.revoke_ephemeral_key(change, owner, deadline=deadline)
 

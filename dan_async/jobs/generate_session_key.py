@@ -31,6 +31,7 @@ async def generate_session_key(
     keeper: SessionKeeper | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock = time.time,
+    deadline: Deadline | None = None,
     in_batch: bool = False,
 ) -> DanSessionKeyPayload:
     """
@@ -44,6 +45,7 @@ async def generate_session_key(
         keeper: The store, as a job uses it; None to keep nothing.
         timeouts: Limits for the job, in seconds.
         clock: The wall clock, in Unix seconds.
+        deadline: The job's, if it has begun already.
         in_batch: Whether the network may make the key together with others; see ``KeygenRequest``.
 
     Returns:
@@ -54,7 +56,7 @@ async def generate_session_key(
     )
     asked = evolve(prepared.keygen, in_batch=True) if in_batch else prepared.keygen
     keygen = partial(network.keygen, asked)
-    return await run_prepared(prepared, keygen, keeper=keeper, on_report=request.on_report)
+    return await run_prepared(prepared, keygen, keeper=keeper, on_report=request.on_report, deadline=deadline)
 
 
 async def run_prepared(
@@ -64,11 +66,12 @@ async def run_prepared(
     keeper: SessionKeeper | None,
     known: StoredSession | None = None,
     on_report: OnReport | None = None,
+    deadline: Deadline | None = None,
 ) -> DanSessionKeyPayload:
     """Run the key generation of a request, whose record may be known already, and wipe the request's ephemeral key."""
     started = time.monotonic()
     try:
-        deadline = Deadline(prepared.timeout_s)
+        deadline = deadline or Deadline(prepared.timeout_s)
         keeping: AbstractAsyncContextManager[KeptKeygen | None]
         keeping = nullcontext() if keeper is None else KeptKeygen(keeper, prepared, deadline, known=known)
         async with keeping as kept:

@@ -59,12 +59,13 @@ async def sign_message(
     timeout: TimeSpan | None = None,
     timeouts: Timeouts | None = None,
     clock: Clock = time.time,
+    deadline: Deadline | None = None,
 ) -> Hex:
     """
     Run the job over *network*; ``DanClient.sign_message`` has the full description.
 
-    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds. The other
-    arguments, and the errors, are those of ``DanClient.sign_message``.
+    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds, *deadline* the
+    job's if it has begun already. The other arguments, and the errors, are those of ``DanClient.sign_message``.
 
     Returns:
         ``0x`` and 130 hex digits: r, s, v.
@@ -78,8 +79,9 @@ async def sign_message(
         return request, digest
 
     request, digest = await asyncio.to_thread(read) if takes_long(message) else read()
-    limits = timeouts or Timeouts()
-    deadline = Deadline(limits.total_s if timeout is None else check_seconds("timeout", timeout))
+    if deadline is None:
+        limits = timeouts or Timeouts()
+        deadline = Deadline(limits.total_s if timeout is None else check_seconds("timeout", timeout))
     _refuse_if_expired(info, network, clock)
     signature = await _signed(network, info, request, digest, deadline=deadline, clock=clock)
     _log.debug("key %s signed a message of type %s", info.mpc_key_id, request.request_type)

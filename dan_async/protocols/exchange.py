@@ -3,7 +3,7 @@ The protocol of each revision, and the client's side of one operation. Nothing h
 
 A client does, for challenge and response: send ``setup_frame``; ``read_challenges``; have each slot's challenge signed;
 send ``authentication_frame``; ``read_result``. One-shot: ``own_challenges`` takes the place of the first two. The server's
-side is ``devnet.gateway.exchange``.
+side is ``devnet.gateway``.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ from dan_async.transport.connecting import (
     status_error,
 )
 from dan_async.transport.rpc import shorten
+from dan_async.turns import Turns
 
 #: How long the peer may take to answer a close frame, in seconds, before the socket is closed without.
 CLOSE_GRACE_S = 0.5
@@ -225,6 +226,7 @@ class Socket:
         self._clean = clean
         self._on_drop = on_drop
         self._loop = asyncio.get_running_loop()
+        self.turns = Turns.of_running_loop()
         self.buffer = WriteBuffer(transport, MOST_UNREAD)
         self._make_way(MOST_UNREAD // 4)
         self._opened_at = self._loop.time()
@@ -333,6 +335,7 @@ class Socket:
             if timer is not None:
                 timer.cancel()
                 self._receiving += 1
+        await self.turns.go_on()
         if isinstance(outcome, DanError):
             raise outcome
         return outcome
@@ -409,6 +412,8 @@ class Socket:
                         on_text(message.data)
                     except ProtocolError as error:
                         end = await self._violation(error.message, WSCloseCode.PROTOCOL_ERROR)
+                    else:
+                        await self.turns.go_on()  # the next one may be here already
             loss = partial(own_copy, end)
             if isinstance(end, ProtocolError) and self.loss is None:
                 self._lose(loss)

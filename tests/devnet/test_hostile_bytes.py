@@ -15,8 +15,7 @@ import pytest
 
 from dan_async import DanClient, GatewayNetwork, LocalWallet
 from dan_async.devnet import Delay, NodeLimits
-from dan_async.devnet.gateway import exchange
-from dan_async.devnet.gateway.server import GatewayLimits
+from dan_async.devnet.gateway import GatewayLimits, exchange
 from dan_async.errors import NodeCode
 from tests.devnet.raw_client import connect
 from tests.helpers import assert_runs_under, wait_until

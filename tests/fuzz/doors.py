@@ -21,7 +21,7 @@ from dan_async import DanClient, LocalWallet
 from dan_async.config import TransportOptions
 from dan_async.crypto.hashes import tagged_hash
 from dan_async.devnet import Devnet, NodeLimits
-from dan_async.devnet.gateway.server import GatewayLimits
+from dan_async.devnet.gateway import GatewayLimits
 from dan_async.devnet.node.server import NodeMethods
 from dan_async.devnet.peers.links import Dialler, LinkKeys, PeerLinks
 from dan_async.errors import DanError, NodeCode

@@ -19,7 +19,7 @@ from dan_async.cli.batch import read_rows
 from dan_async.config import check_url
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.devnet.context import NodeIdentity
-from dan_async.devnet.gateway.server import accept, detect_revision
+from dan_async.devnet.gateway import accept, detect_revision
 from dan_async.devnet.mpc import dkg_messages, pairwise_setup, threshold_ecdsa
 from dan_async.devnet.mpc.framing import Message, join_parts, split_parts
 from dan_async.devnet.node.checks import read_messages, read_request, read_setup, read_sign

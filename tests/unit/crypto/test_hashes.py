@@ -1,11 +1,13 @@
 """Keccak-256 against known hashes and another implementation."""
 
+from typing import NoReturn
+
 import pytest
 from Crypto.Hash import keccak as pycryptodome
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dan_async.crypto.hashes import keccak256
+from dan_async.crypto.hashes import keccak256, takes_long
 
 
 def test_the_hash_of_nothing():
@@ -23,3 +25,13 @@ def test_text_is_refused():
     """Only bytes can be hashed: text has no one encoding."""
     with pytest.raises(TypeError):
         keccak256("text")
+
+
+def test_a_large_message_is_told_by_its_size() -> None:
+    """None of the values of a mapping with many is looked at: that alone would take a while."""
+
+    class Many(dict[str, int]):
+        def values(self) -> NoReturn:
+            raise AssertionError("looked at")
+
+    assert takes_long(Many({str(number): number for number in range(60_000)}))

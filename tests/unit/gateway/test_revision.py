@@ -10,7 +10,7 @@ from aiohttp import web
 
 from dan_async import GatewayNetwork
 from dan_async.config import Timeouts
-from dan_async.devnet.gateway.server import accept
+from dan_async.devnet.gateway import accept
 from dan_async.errors import DeadlineExceededError, GatewayError, InvalidFieldError
 from tests.gateway_server import (
     KEY_ID,

@@ -13,7 +13,7 @@ from dan_async.crypto.curve import ORDER, base_multiply, encode
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import personal_message_digest, recover_address, sign_digest
 from dan_async.deadline import Deadline
-from dan_async.devnet.gateway.server import accept
+from dan_async.devnet.gateway import accept
 from dan_async.errors import (
     ClientClosedError,
     GatewayError,

@@ -13,7 +13,7 @@ from attrs import evolve
 from dan_async.config import Threshold
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
-from dan_async.devnet.gateway.server import relay_keygen
+from dan_async.devnet.gateway import relay_keygen
 from dan_async.errors import (
     ConnectError,
     DeadlineExceededError,

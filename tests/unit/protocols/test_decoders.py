@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from dan_async.config import Threshold
-from dan_async.devnet.gateway.server import ServedExchange, accept, detect_revision
+from dan_async.devnet.gateway import ServedExchange, accept, detect_revision
 from dan_async.errors import DanError, InvalidFieldError, ProtocolError
 from dan_async.protocols.exchange import keygen_exchange, protocol_for, signgen_exchange
 from dan_async.protocols.gateway import Operation, Revision

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dan_async.config import Threshold
-from dan_async.devnet.gateway.server import accept
+from dan_async.devnet.gateway import accept
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.exchange import (
     ephemeral_key_exchange,

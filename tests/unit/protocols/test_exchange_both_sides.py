@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.devnet.gateway.server import accept
+from dan_async.devnet.gateway import accept
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.gateway import Operation, Revision

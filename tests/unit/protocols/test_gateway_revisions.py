@@ -2,7 +2,7 @@
 
 import pytest
 
-from dan_async.devnet.gateway.server import accept, detect_revision
+from dan_async.devnet.gateway import accept, detect_revision
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.gateway import Revision

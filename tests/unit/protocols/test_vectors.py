@@ -11,7 +11,7 @@ from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.hashes import keccak256
 from dan_async.crypto.signature import recover_address, sign_digest
-from dan_async.devnet.gateway.server import ServedExchange, accept
+from dan_async.devnet.gateway import ServedExchange, accept
 from dan_async.protocols.exchange import (
     Exchange,
     ephemeral_key_exchange,

@@ -9,7 +9,7 @@ from attrs import evolve
 
 from dan_async.crypto.signature import personal_message_digest, recover_address
 from dan_async.deadline import Deadline
-from dan_async.devnet.gateway.server import RelayedOrder, relay_signgen
+from dan_async.devnet.gateway import RelayedOrder, relay_signgen
 from dan_async.errors import ClientClosedError, NodeCode, QuorumError, RpcError, WalletError
 from dan_async.nodes.round import SetupText
 from dan_async.protocols import fields

@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 
 from dan_async.config import Threshold
-from dan_async.devnet.gateway.server import accept, detect_revision
+from dan_async.devnet.gateway import accept, detect_revision
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.exchange import keygen_exchange, passkey_exchange, protocol_for, signgen_exchange
 from dan_async.protocols.gateway_0 import REVISION_0_3

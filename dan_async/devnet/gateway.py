@@ -88,15 +88,18 @@ class ServedExchange:
     authentications: Mapping[str, UserAuthentication] | None = None
 
     def challenge_frame(self, challenges: Mapping[str, str]) -> str:
+        """Write the frame of challenges, one for each setup."""
         if challenges.keys() != self.setups.keys():
             raise InvalidFieldError("challenges", f"must be one for each of {', '.join(self.setups)}")
         ordered = {slot: challenges[slot] for slot in self.setups}
         return self.protocol.encode_challenges(self.operation, ordered)
 
     def read_authentications(self, frame: str) -> ServedExchange:
+        """Read the frame that answers the challenges."""
         return self.authorised(self.protocol.decode_authentications(self.operation, frame, self.setups))
 
     def authorised(self, found: Mapping[str, UserAuthentication]) -> ServedExchange:
+        """Return the exchange with its authentications, if their methods may carry it."""
         for auth in found.values():
             self.protocol.check_method(self.operation, auth.method)
         return evolve(self, authentications=found)
@@ -377,6 +380,7 @@ async def relay_change(
     deadline: Deadline,
     is_oneshot: bool = False,
 ) -> EphemeralKeyReport:
+    """Relay a change of an ephemeral key; raise a QuorumError if too few nodes make it."""
     pool.refuse_if_closed()
     with pool.operation(setup.request_id, setup.operation):
         return await change_ephemeral_key(
@@ -392,6 +396,7 @@ async def relay_change(
 async def relay_passkey(
     pool: NodePool, setup: SetupText, authenticate: Authenticate, *, deadline: Deadline
 ) -> str:
+    """Relay the registration of a passkey."""
     pool.refuse_if_closed()
     needed = min(pool.default_threshold.n, len(pool.nodes))
     with pool.operation(setup.request_id, setup.operation):

@@ -1,1 +1,0 @@
-"""The wallet-provider gateway in front of the devnet's nodes."""

@@ -1,0 +1,164 @@
+"""
+Fair to the host's event loop: our work is spread over its turns by a time budget.
+
+A turn is one pass of the loop over everything that is ready. What a program awaits at once is ready at once, calls and
+replies alike, and nothing else of the program runs before the turn is over. So work passes a gate here before each larger
+step: once this turn's time is used up it waits for the next turn, in the order of arrival, work under way before new calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+#: The processor's time that our work may use in one turn, in seconds; the step that is at work then is finished. Shorter
+#: turns cost throughput: code that runs again and again finds its data in the processor's caches.
+BUDGET_S = 0.002
+
+#: A part of the budget that each step is taken to use afterwards, in other tasks: for a reply, those that it wakes.
+FOLLOWING_S = 0.00005
+
+
+class _Line:
+    """Those that wait, in the order of arrival."""
+
+    __slots__ = ("length", "passed", "places", "refused", "returning")
+
+    def __init__(self) -> None:
+        self.length = 0
+        #: Places that are not called up yet.
+        self.places: deque[asyncio.Future[bool]] = deque()
+        #: Places of those that were called up and found no time left: they are the next.
+        self.refused: list[asyncio.Future[bool]] = []
+        #: How many of those were called up again, for this turn.
+        self.returning = 0
+        #: How many have passed in this turn.
+        self.passed = 0
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether one who comes now has to wait, or would overtake."""
+        return bool(self.places or self.refused or self.returning)
+
+    def call_up(self, *, is_full: bool) -> None:
+        """Wake as many as passed in the turn before, and more if that was not full; who finds no time left comes back."""
+        count = max(1, self.passed) if is_full else 2 * self.passed + 1
+        returning = len(self.refused)
+        self.places.extendleft(reversed(self.refused))
+        self.refused.clear()
+        self.passed = self.returning = 0
+        while self.places and count:
+            place = self.places.popleft()
+            returning -= 1
+            if not place.done():  # else it was cancelled, or its time is over
+                place.set_result(True)
+                count -= 1
+                self.returning += returning >= 0
+
+
+class Turns:
+    """The turns of one event loop, shared by everything of ours that runs on it; *clock* is the thread's processor time."""
+
+    __slots__ = ("__weakref__", "_clock", "_ends", "_is_due", "_new", "_under_way")
+
+    def __init__(self, *, clock: Callable[[], float] = time.thread_time) -> None:
+        self._clock = clock
+        #: When the time of this turn is used up; None before the first step in it.
+        self._ends: float | None = None
+        #: Whether the end of this turn will be noticed.
+        self._is_due = False
+        self._under_way = _Line()
+        self._new = _Line()
+
+    @classmethod
+    def of_running_loop(cls) -> Turns:
+        """Return the turns of the event loop that runs."""
+        loop = asyncio.get_running_loop()
+        found = _TURNS.get(loop)
+        if found is None:
+            found = _TURNS[loop] = cls()
+        return found
+
+    async def go_on(self) -> None:
+        """Let work that is under way take its next step: at once, or in a later turn."""
+        if self._under_way.is_behind or not self._has_time():
+            await self._wait(self._under_way, None)
+
+    async def begin(self, timeout_s: float | None) -> bool:
+        """Let a new call begin; return False if the time was over before its turn came."""
+        if self._under_way.is_behind or self._new.is_behind or not self._has_time():
+            return await self._wait(self._new, timeout_s)
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """How many new calls wait for their turn."""
+        return self._new.length
+
+    def _has_time(self) -> bool:
+        """Take a step's time from this turn's budget, if something is left of it."""
+        # While nobody waits, no turn's end is noticed, which would cost every reply another turn: the budget goes on over
+        # later turns, and once in so much of the processor's time a step waits for nothing.
+        now = self._clock()
+        if self._ends is None:
+            self._ends = now + BUDGET_S
+        if now >= self._ends:
+            return False
+        self._ends -= FOLLOWING_S
+        return True
+
+    async def _wait(self, line: _Line, timeout_s: float | None) -> bool:
+        loop = asyncio.get_running_loop()
+        place = loop.create_future()
+        current = [place]
+        timer = None if timeout_s is None else loop.call_later(timeout_s, _give_up, current)
+        is_refused = False
+        line.length += 1
+        line.places.append(place)
+        try:
+            while True:
+                if not self._is_due:
+                    self._is_due = True
+                    loop.call_soon(self._next)
+                try:
+                    if not await place:
+                        return False
+                finally:
+                    if is_refused and not place.cancelled() and place.result():
+                        line.returning -= 1
+                if self._has_time():
+                    line.passed += 1
+                    return True
+                is_refused = True
+                place = current[0] = loop.create_future()
+                line.refused.append(place)
+        finally:
+            line.length -= 1
+            if timer is not None:
+                timer.cancel()
+
+    def _next(self) -> None:
+        """Note that a turn is over, and call up those that wait."""
+        # Where work under way has used up a whole turn, a new call would most likely come for nothing.
+        is_full = self._ends is not None and self._clock() >= self._ends
+        may_begin = not is_full or self._new.passed or not self._under_way.passed
+        self._ends = None
+        self._under_way.call_up(is_full=is_full)
+        if may_begin and not self._under_way.places:
+            self._new.call_up(is_full=is_full)
+        self._is_due = bool(self._under_way.length or self._new.length)
+        if self._is_due:
+            asyncio.get_running_loop().call_soon(self._next)
+
+
+def _give_up(current: list[asyncio.Future[bool]]) -> None:
+    [place] = current
+    if not place.done():
+        place.set_result(False)
+
+
+#: By event loop: what shares a loop shares its turns, whichever client or network it belongs to.
+_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()

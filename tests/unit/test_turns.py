@@ -1,0 +1,257 @@
+"""Steps spread over the turns of an event loop: counted turns, and a clock that moves only with the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from dan_async import DanClient, LocalWallet
+from dan_async.config import Timeouts
+from dan_async.errors import OverloadedError
+from dan_async.turns import BUDGET_S, Turns
+from tests.fake_nodes import FakeNetwork
+from tests.helpers import ManualClock, no_leaks
+
+WALLET = LocalWallet("0x" + "00" * 31 + "01")
+
+#: A fourth of the budget, and a little more than what is set aside for what follows from a step.
+STEP_S = BUDGET_S / 4
+
+
+class Work:
+    """Steps that take STEP_S each, and in which turn of the loop each was taken."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.turns = Turns(clock=self.clock)
+        self.turn = 0
+        self.steps: list[tuple[int, str]] = []
+
+    def step(self, name: str) -> None:
+        self.steps.append((self.turn, name))
+        self.clock.advance(STEP_S)
+
+    async def new(self, name: str, timeout_s: float | None = None) -> None:
+        assert await self.turns.begin(timeout_s)
+        self.step(name)
+
+    async def under_way(self, name: str) -> None:
+        await self.turns.go_on()
+        self.step(name)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count the loop's turns inside the block."""
+        loop = asyncio.get_running_loop()
+
+        def count() -> None:
+            nonlocal handle
+            self.turn += 1
+            handle = loop.call_soon(count)
+
+        handle = loop.call_soon(count)
+        try:
+            yield
+        finally:
+            handle.cancel()
+
+    async def run(self, *calls: Awaitable[None]) -> list[str]:
+        """Run all at once, and return the steps in their order."""
+        with self.counted():
+            await asyncio.gather(*calls)
+        return [name for _, name in self.steps]
+
+    @property
+    def most_in_a_turn(self) -> int:
+        turns = [turn for turn, _ in self.steps]
+        return max(turns.count(turn) for turn in turns)
+
+
+async def test_a_turn_has_no_more_steps_than_its_budget_takes() -> None:
+    """Forty calls at once take many turns, at most four steps in each, in the order of the calls."""
+    work = Work()
+    names = [str(number) for number in range(40)]
+    assert await work.run(*(work.new(name) for name in names)) == names
+    assert work.most_in_a_turn <= 4
+    assert work.turn >= 10
+
+
+async def test_the_budget_is_used() -> None:
+    """Forty calls take no more than some turns beyond the ten that they need: no time is given away."""
+    work = Work()
+    await work.run(*(work.new(str(number)) for number in range(40)))
+    assert work.turn <= 20
+
+
+async def test_work_under_way_goes_first() -> None:
+    """Steps of work under way that come last are taken before calls that wait, and in their own order."""
+    work = Work()
+    under_way = [f"under way {number}" for number in range(6)]
+    found = await work.run(
+        *(work.new(f"new {number}") for number in range(20)), *(work.under_way(name) for name in under_way)
+    )
+    assert [name for name in found if name in under_way] == under_way
+    assert found.index(under_way[-1]) < 12
+    assert [name for name in found if name not in under_way] == [f"new {number}" for number in range(20)]
+
+
+async def test_nobody_overtakes_those_who_wait() -> None:
+    """While steps wait, one that comes later is taken later, however many there are."""
+    work = Work()
+
+    async def later(name: str) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await work.under_way(name)
+
+    early = [str(number) for number in range(30)]
+    found = await work.run(*(work.under_way(name) for name in early), later("later"))
+    assert found == [*early, "later"]
+
+
+async def test_a_step_longer_than_the_budget_delays_the_next_and_stops_nothing() -> None:
+    """One step a turn is always taken, also where the host's own work takes all of the time."""
+    work = Work()
+
+    async def slow(name: str) -> None:
+        await work.new(name)
+        work.clock.advance(10 * BUDGET_S)
+
+    names = [str(number) for number in range(10)]
+    assert await work.run(*map(slow, names)) == names
+    assert work.most_in_a_turn == 1
+
+
+async def test_alone_a_step_waits_for_nothing() -> None:
+    """Without others, steps within the budget take no turn of the loop."""
+    work = Work()
+    with work.counted():
+        for number in range(3):
+            await work.under_way(str(number))
+            await work.new(str(number))
+            work.clock.now -= 2 * STEP_S
+    assert work.turn == 0
+
+
+async def test_a_wait_ends_with_its_time() -> None:
+    """A call whose time is over before its turn gets its answer then, and those behind it their turn."""
+    work = Work()
+    stop = asyncio.Event()
+
+    async def hog() -> None:
+        while not stop.is_set():
+            await work.turns.go_on()
+            work.clock.advance(BUDGET_S)
+
+    hogs = [asyncio.create_task(hog()) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert work.turns.waiting == 0
+    assert not await work.turns.begin(0.01)
+    stop.set()
+    assert await work.turns.begin(10)
+    await asyncio.gather(*hogs)
+
+
+@pytest.mark.parametrize("turn", range(6))
+async def test_whoever_is_cancelled_keeps_nobody_waiting(turn: int) -> None:
+    """Waiting calls that are cancelled, in whatever turn, leave no trace: all others come to their turn."""
+    work = Work()
+    async with no_leaks():
+        calls = [asyncio.create_task(work.new(str(number))) for number in range(30)]
+        for _ in range(turn):
+            await asyncio.sleep(0)
+        for call in calls[1::2]:
+            call.cancel()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(result is None for result in results[::2])
+    assert work.turns.waiting == 0
+
+
+async def test_a_loop_has_one_budget() -> None:
+    """All clients of a loop share its turns; another loop has its own."""
+    here = Turns.of_running_loop()
+    assert Turns.of_running_loop() is here
+
+    async def elsewhere() -> Turns:
+        return Turns.of_running_loop()
+
+    assert await asyncio.to_thread(asyncio.run, elsewhere()) is not here
+
+
+# --- in a client ------------------------------------------------------------------------------------------------------
+
+
+def _longest_row(log: list[str], kind: str) -> int:
+    """The most of a kind without a turn's end between them."""
+    rows = "".join("x" if entry == kind else " " for entry in log).split()
+    return max(map(len, rows), default=0)
+
+
+async def _turns_of(
+    run: Callable[[DanClient], Awaitable[object]], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Return which steps a client took in which order: "begin", "turn"."""
+    log: list[str] = []
+    clock = ManualClock()
+    turns = Turns(clock=clock)
+    monkeypatch.setattr(Turns, "of_running_loop", lambda: turns)
+    network = FakeNetwork(2, 3).network()
+    check = network.check_keygen
+
+    def begun(request: object) -> None:
+        log.append("begin")
+        clock.advance(STEP_S)
+        check(request)
+
+    monkeypatch.setattr(network, "check_keygen", begun)
+    loop = asyncio.get_running_loop()
+
+    def turn() -> None:
+        nonlocal handle
+        log.append("turn")
+        handle = loop.call_soon(turn)
+
+    async with DanClient(network, timeouts=Timeouts(total_s=30)) as client:
+        handle = loop.call_soon(turn)
+        try:
+            await run(client)
+        finally:
+            handle.cancel()
+    return log
+
+
+async def test_calls_at_once_begin_over_many_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thirty key generations at once no more begin in one turn than its budget takes, in a batch as well."""
+
+    async def at_once(client: DanClient) -> None:
+        calls = [client.generate_session_key(wallet=WALLET, chain_id=1) for _ in range(30)]
+        assert len(await asyncio.gather(*calls)) == 30
+
+    async def in_a_batch(client: DanClient) -> None:
+        batch = client.generate_session_keys([{}] * 30, concurrency=30, wallet=WALLET, chain_id=1)
+        assert [result.error async for result in batch] == [None] * 30
+
+    for run in (at_once, in_a_batch):
+        with monkeypatch.context() as patch:
+            log = await _turns_of(run, patch)
+        # Each call looks at its request twice.
+        assert log.count("begin") == 60
+        assert _longest_row(log, "begin") <= 8
+
+
+async def test_a_call_whose_time_ends_before_its_turn_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was sent, and the error says how many others wait."""
+
+    async def never(_: Turns, timeout_s: float | None) -> bool:
+        assert timeout_s == 3
+        return False
+
+    monkeypatch.setattr(Turns, "begin", never)
+    fake = FakeNetwork(2, 3)
+    async with DanClient(fake.network()) as client:
+        with pytest.raises(OverloadedError, match=r"3 s ran out before this call's turn came"):
+            await client.generate_session_key(wallet=WALLET, chain_id=1, timeout=3)
+    assert fake.calls == []
