@@ -1,6 +1,6 @@
 """
-Sessions: lint, typing, tests, tests_min, recipes, tally, package, matrix, interop, signatures, docs, batch, bench, soak,
-chaos, fuzz.
+Sessions: lint, typing, tests, tests_min, loops, recipes, tally, package, lock, sbom, matrix, interop, signatures, docs,
+batch, bench, soak, chaos, fuzz.
 
 Each installs what it needs into an environment of its own, so that a fresh clone passes.
 """
@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -25,7 +26,10 @@ nox.options.sessions = ["lint", "typing", "tests", "package", "docs"]
 nox.options.error_on_missing_interpreters = False
 
 ROOT = Path(__file__).parent
-PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PROJECT = PYPROJECT["project"]
+DIST = ROOT / "dist"
+LOCK = ROOT / ".ci" / "requirements-dev.txt"
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 #: Extras that people install for what they bring, unlike those for working on the package.
 FEATURES = ("cli", "dask", "eth-account", "mcp", "otel", "passkeys", "pytest", "storage", "uvloop", "web3")
@@ -102,6 +106,16 @@ def tests_min(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("loop", ["debug", "uvloop"])
+def loops(session: nox.Session, loop: str) -> None:
+    """The unit tests in asyncio's debug mode, and on uvloop."""
+    session.install("-e", ".[test]")
+    environment = {"debug": {"PYTHONASYNCIODEBUG": "1"}, "uvloop": {"DAN_LOOP": "uvloop"}}[loop]
+    arguments = session.posargs or ["-n", "auto", "tests/unit"]
+    session.run("python", "-m", "pytest", *arguments, env=environment)
+
+
+@nox.session
 def recipes(session: nox.Session) -> None:
     """Run the recipes and the adapters to other libraries: web3.py, the package mcp, LangChain and more."""
     session.install("-e", ".[test,recipes]")
@@ -119,20 +133,28 @@ def tally(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build wheel and sdist, install the wheel alone, and run the README's first command line in a clean copy."""
+    """Build wheel and sdist into dist/, check them, install the wheel alone, and run the README's first line in a copy."""
     folder = Path(session.create_tmp()).resolve()
-    for name in ("dist", "checkout", "elsewhere"):
+    for name in ("checkout", "elsewhere"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    session.install("build")
-    session.run("python", "-m", "build", "--outdir", str(folder / "dist"), silent=True)
-    (wheel,) = (folder / "dist").glob("*.whl")
-    (sdist,) = (folder / "dist").glob("*.tar.gz")
+    for old in (*DIST.glob("dan_async-*.whl"), *DIST.glob("dan_async-*.tar.gz")):
+        old.unlink()
+    session.install("build", "twine")
+    session.run("python", "-m", "build", "--outdir", str(DIST), silent=True)
+    (wheel,) = DIST.glob("dan_async-*.whl")
+    (sdist,) = DIST.glob("dan_async-*.tar.gz")
+    session.run("twine", "check", "--strict", str(wheel), str(sdist))
     names = zipfile.ZipFile(wheel).namelist()
     if "dan_async/py.typed" not in names:
         session.error("the wheel does not hold py.typed")
     strays = [name for name in names if not name.startswith(("dan_async/", "dan_async-"))]
     if strays:
         session.error(f"the wheel holds what is not ours: {strays}")
+    # What is committed and nothing else, so that tests and examples run from the sdist.
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    if different := inside ^ {*committed(), "PKG-INFO"}:
+        session.error(f"the sdist does not hold what the repository holds: {sorted(different)}")
 
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
@@ -149,6 +171,38 @@ def package(session: nox.Session) -> None:
     command = readme_commands()[0]
     session.log(command)
     check_session(session, printed_by(command, folder / "checkout"))
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write .ci/requirements-dev.txt anew: every extra and the build's own needs, for every system, with hashes."""
+    session.install("uv")
+    build = Path(session.create_tmp()) / "build.in"
+    build.write_text("\n".join([*PYPROJECT["build-system"]["requires"], "editables"]) + "\n")
+    options = ("--all-extras", "--universal", "--python-version", "3.11", "--generate-hashes", "--upgrade")
+    written = ("--no-annotate", "--no-header", "--quiet", "--output-file", str(LOCK))
+    session.run("uv", "pip", "compile", "pyproject.toml", str(build), *options, *written)
+    text = LOCK.read_text().replace(" \\\n    --hash", " --hash")  # a changed package is a changed line
+    LOCK.write_text(f"# Made by: nox -s lock. To install it: see CONTRIBUTING.md.\n{text}")
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """Write a CycloneDX bill of materials of the package with all its features, at the locked versions, into dist/."""
+    session.install("cyclonedx-bom")
+    folder = Path(session.create_tmp()).resolve()
+    pins = folder / "pins.txt"
+    pins.write_text(re.sub(r" --hash=\S+", "", LOCK.read_text()))
+    described = folder / "described"
+    session.run("python", "-m", "venv", "--clear", str(described))
+    python = str(described / "bin" / "python")
+    wanted = f".[{','.join(FEATURES)}]"
+    session.run(python, "-m", "pip", "install", "-q", "-c", str(pins), wanted, external=True)
+    session.run(python, "-m", "pip", "uninstall", "-q", "-y", "pip", "setuptools", external=True)
+    DIST.mkdir(exist_ok=True)
+    target = DIST / "dan_async.cdx.json"
+    options = ("--pyproject", "pyproject.toml", "--mc-type", "library", "--output-reproducible", "--validate")
+    session.run("cyclonedx-py", "environment", *options, "--output-file", str(target), python)
 
 
 @nox.session
@@ -268,7 +322,9 @@ def files_without_extras() -> list[Path]:
         "yarl",
     }
     present = (
-        {"dan_async", "tests", "pytest", "pytest_asyncio", "hypothesis"} | core | sys.stdlib_module_names
+        {"dan_async", "tests", "pytest", "pytest_asyncio", "hypothesis", "packaging"}
+        | core
+        | sys.stdlib_module_names
     )
     tests = [
         *sorted((ROOT / "tests" / "unit").rglob("test_*.py")),
@@ -338,6 +394,13 @@ def check_session(session: nox.Session, printed: str) -> None:
 
 def copy_checkout(target: Path) -> None:
     """Copy what a fresh clone would hold, and what is about to be committed."""
+    for name in committed():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, target / name)
+
+
+def committed() -> list[str]:
+    """Return the files of the repository, also those that are about to be committed."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607 - git from PATH
         cwd=ROOT,
@@ -345,8 +408,4 @@ def copy_checkout(target: Path) -> None:
         check=True,
         text=True,
     ).stdout
-    for name in filter(None, listed.split("\0")):
-        source = ROOT / name
-        if source.is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target / name)
+    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]

@@ -1,10 +1,20 @@
-"""The whole suite runs the tests that docs/explanation/security.md names: one that is skipped or left out shows nothing."""
+"""
+No test reaches another machine, and the whole suite runs the tests that docs/explanation/security.md names.
+
+What is refused is what Python's sockets do in the tests' own process. Programs that a test starts, and connections that uvloop
+makes, are beyond it.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import os
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,12 +52,70 @@ class NamedTestsRan:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Look at runs of the whole suite alone: no paths, no selection."""
+    """Choose the event loop, and look at runs of the whole suite alone: no paths, no selection."""
+    if os.environ.get("DAN_LOOP") == "uvloop":
+        import uvloop
+
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     chosen = ("keyword", "deselect", "ignore", "ignore_glob", "lf", "stepwise", "collectonly", "maxfail")
     is_whole = (
         config.args_source is pytest.Config.ArgsSource.TESTPATHS
-        and config.getoption("markexpr") in ("", "not long")
+        and config.getoption("markexpr") in ("", "not recipes", "not long and not recipes")
         and not any(config.getoption(option, None) for option in chosen)
     )
     if is_whole and not hasattr(config, "workerinput"):
         config.pluginmanager.register(NamedTestsRan())
+
+
+# --- loopback only ----------------------------------------------------------------------------------------------------
+
+#: Audit events of Python's sockets, and which of their arguments says where to.
+_LEAVING = {
+    "socket.connect": 1,
+    "socket.sendto": 1,
+    "socket.sendmsg": 1,
+    "socket.getaddrinfo": 0,
+    "socket.gethostbyname": 0,
+}
+#: One list for each test that runs, in which its attempts are noted.
+_watching: list[list[str]] = []
+
+
+def _is_here(host: Any) -> bool:
+    """Whether a host is this machine: a loopback address, its usual name, or nothing."""
+    name = host.decode() if isinstance(host, bytes) else host
+    if not isinstance(name, str) or name in ("", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_to_leave(event: str, arguments: tuple[Any, ...]) -> None:
+    if event not in _LEAVING:
+        return
+    target = arguments[_LEAVING[event]]
+    if event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = target
+    elif isinstance(target, tuple):
+        host = target[0]
+    else:
+        return  # a path, of a Unix socket
+    if not _is_here(host):
+        for attempts in _watching:
+            attempts.append(f"{event}: {host}")
+        raise OSError(f"a test reaches out: {event} {host}")
+
+
+sys.addaudithook(_refuse_to_leave)
+
+
+@pytest.fixture(autouse=True)
+def attempts_to_leave() -> Iterator[list[str]]:
+    """Fail the test that tries to reach another machine, even where the code takes the error for a network's."""
+    attempts: list[str] = []
+    _watching.append(attempts)
+    yield attempts
+    _watching.pop()
+    assert not attempts

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ PAGES_OF_DOCS = [page for page in sorted(DOCS.rglob("*.md")) if "node_modules" n
 OF_TODAY = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *PAGES_OF_DOCS])
 PAGES = sorted([*OF_TODAY, ROOT / "CHANGELOG.md"])
 #: Files that a page has its reader write.
-OF_A_READER = {"conftest.py"}
+OF_A_READER = {"conftest.py", "dist/"}
 #: Pages about the code itself.
 OF_THE_CODE = [DOCS / "explanation" / "architecture.md", ROOT / "CONTRIBUTING.md"]
 ERRORS = [
@@ -117,9 +118,10 @@ def test_every_dotted_name_exists(page: Path) -> None:
 
 
 def test_the_changelog_announces_what_exists() -> None:
-    """Entries under "Added" of what is not released yet name the places of today."""
-    unreleased = text_of(ROOT / "CHANGELOG.md").split("\n## ")[1]
-    (added,) = re.findall(r"^### Added$(.*?)^### ", unreleased, re.MULTILINE | re.DOTALL)
+    """Entries under "Added", of what is not released yet and of this version, name the places of today."""
+    newest = "".join(text_of(ROOT / "CHANGELOG.md").split("\n## ")[1:3])
+    added = "".join(re.findall(r"^### Added$(.*?)(?=^### |\Z)", newest, re.MULTILINE | re.DOTALL))
+    assert added
     assert [name for name in dotted_names(added) if not exists(name)] == []
 
 
@@ -300,17 +302,19 @@ def test_ci_runs_the_readmes_test_command() -> None:
 
 
 def test_the_changelog_is_kept() -> None:
-    """[Unreleased] stands on top, and its sections have the names of Keep a Changelog, in our order."""
-    headings = re.findall(r"^##+ (.+)$", text_of(ROOT / "CHANGELOG.md"), re.MULTILINE)
-    assert headings[0] == "[Unreleased]"
+    """[Unreleased] and this version with its day stand on top; sections have Keep a Changelog's names, in our order."""
+    headings = re.findall(r"^#{2,3} (.+)$", text_of(ROOT / "CHANGELOG.md"), re.MULTILINE)
+    versions = [heading for heading in headings if heading.startswith("[")]
+    assert versions[0] == "[Unreleased]"
+    assert re.fullmatch(rf"\[{re.escape(dan_async.__version__)}\] - \d{{4}}-\d\d-\d\d", versions[1])
     order = ["Security", "Removed", "Deprecated", "Added", "Changed", "Fixed"]
     sections: list[str] = []
-    for heading in headings[1:]:
+    for heading in headings:
         if heading.startswith("["):
             sections = []
             continue
         sections.append(heading)
-        assert sections == sorted(sections, key=order.index)
+        assert sections == sorted(set(sections), key=order.index)
 
 
 # --- the reference of the public names --------------------------------------------------------------------------------
@@ -509,8 +513,10 @@ def test_what_the_security_page_names_has_to_run(tmp_path: Path) -> None:
     page = tmp_path / "docs" / "explanation" / "security.md"
     page.parent.mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
+    options = tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["pytest"]["ini_options"]["addopts"]
+    ordinary = options[options.index("-m") + 1]
     (tmp_path / "pytest.ini").write_text(
-        "[pytest]\ntestpaths = tests\nmarkers = long\naddopts = -m 'not long'\n"
+        f"[pytest]\ntestpaths = tests\nmarkers =\n  long\n  recipes\naddopts = -m '{ordinary}'\n"
     )
     names = ["runs", "skipped", "left_out", "gone"]
     page.write_text("".join(f"`test_it.py::test_{name}`\n" for name in names))

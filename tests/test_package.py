@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import ast
+import enum
 import importlib
 import importlib.metadata
+import inspect
 import json
+import os
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import dan_async
 from dan_async import network
+from dan_async.errors import MissingExtraError
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ["dan_async"] + [
     f"dan_async.{module.name}" for module in pkgutil.iter_modules(dan_async.__path__) if module.ispkg
 ]
@@ -26,8 +36,10 @@ PUBLIC = [name for name in dan_async.__all__ if name != "__version__"]
 
 #: Modules of extras, which users import by their full path.
 DEEP_MODULES = ("storage/sqlalchemy_store.py", "wallets/eth_account_wallet.py")
-#: The public names at the last change of the public surface. Rewrite it with: python -m tests.test_package
+#: The public names at the last change of the public surface, and how each is called. Rewrite them with:
+#: python -m tests.test_package
 RECORDED_NAMES = ROOT / "tests" / "public_names.json"
+RECORDED_SIGNATURES = ROOT / "tests" / "public_signatures.txt"
 
 #: Third-party modules that an extra brings; nothing of the core may load them, whatever is used.
 OF_EXTRAS = {
@@ -85,6 +97,86 @@ def test_public_names_are_the_recorded_ones() -> None:
     assert recorded == found, (
         f"new: {sorted(now - before)}, gone: {sorted(before - now)}. If that is meant, name them in CHANGELOG.md"
         " under [Unreleased] and run: python -m tests.test_package"
+    )
+
+
+class Annotation(str):
+    """The text of an annotation, which a signature shows without quotes, as not every version of Python does."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def public_objects() -> dict[str, Any]:
+    """Return what the public modules list, each object under its first name."""
+    found: dict[str, Any] = {}
+    for module, names in public_names().items():
+        imported = importlib.import_module(module)
+        found |= {f"{module}.{name}": getattr(imported, name) for name in names}
+    firsts = {id(value): name for name, value in reversed(found.items())}
+    return {name: value for name, value in found.items() if firsts[id(value)] == name}
+
+
+def public_signatures() -> list[str]:
+    """Return a line for each way to call or read what is public; what a public base class has stands there only."""
+    lines = []
+    public = public_objects()
+    classes = {value for value in public.values() if inspect.isclass(value)}
+    for name, value in public.items():
+        if inspect.isfunction(value):
+            lines.append(called(value, name))
+        elif inspect.isclass(value) and value.__module__.startswith("dan_async"):
+            own = [base for base in value.__mro__ if base is value or base not in classes]
+            lines += members_of([base for base in own if base.__module__.startswith("dan_async")], name)
+    return lines
+
+
+def members_of(bases: list[type], name: str) -> Iterator[str]:
+    """Yield the lines of a class: how it is made, its members if it is an enumeration, its methods and properties."""
+    members = {key: member for base in reversed(bases) for key, member in vars(base).items()}
+    if issubclass(bases[0], enum.Enum):
+        yield f"{name}: {', '.join(bases[0].__members__)}"
+    elif getattr(members.get("__init__"), "__module__", "").startswith("dan_async"):
+        yield called(members["__init__"], name)
+    for key, member in sorted(members.items()):
+        function = getattr(member, "__func__", member)  # of a class method or a static one
+        if key.startswith("_"):
+            continue
+        if isinstance(member, property):
+            yield f"{name}.{key} -> {inspect.signature(member.fget).return_annotation}"
+        elif inspect.isfunction(function):
+            yield called(function, f"{name}.{key}")
+
+
+def called(function: Any, name: str) -> str:
+    """Return how a function is called; a default that is no plain value is "...", as its text may vary."""
+    signature = inspect.signature(function)
+    plain = (bool, int, float, str, bytes, tuple, type(None))
+    parameters = []
+    for parameter in signature.parameters.values():
+        is_plain = parameter.default is parameter.empty or type(parameter.default) in plain
+        default = parameter.default if is_plain else Annotation("...")
+        parameters.append(parameter.replace(annotation=annotation(parameter.annotation), default=default))
+    shown = signature.replace(
+        parameters=parameters, return_annotation=annotation(signature.return_annotation)
+    )
+    return f"{'async ' if inspect.iscoroutinefunction(function) else ''}{name}{shown}"
+
+
+def annotation(written: Any) -> Any:
+    return Annotation(written) if isinstance(written, str) else written
+
+
+def test_public_signatures_are_the_recorded_ones() -> None:
+    """What users call does not change unnoticed."""
+    try:
+        found = public_signatures()
+    except MissingExtraError:  # a run without extras; in CI they are all there
+        assert not os.environ.get("CI")
+        pytest.skip("an extra is missing")
+    recorded = RECORDED_SIGNATURES.read_text().splitlines()
+    assert (sorted(set(found) - set(recorded)), sorted(set(recorded) - set(found))) == ([], []), (
+        "If that is meant, say so in CHANGELOG.md under [Unreleased] and run: python -m tests.test_package"
     )
 
 
@@ -185,5 +277,42 @@ def test_types_are_marked() -> None:
     assert (ROOT / "dan_async" / "py.typed").is_file()
 
 
+# --- what is released -------------------------------------------------------------------------------------------------
+
+
+def test_package_indexes_show_the_readme_without_its_links() -> None:
+    """The text is the README's own where it can be, and links nowhere, since an index has no files to lead to."""
+    text, readme = PROJECT["readme"]["text"].strip(), (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"^```python$.*?^```$", text, re.MULTILINE | re.DOTALL)
+    assert readme.startswith(text.partition("\n\n```")[0])
+    assert code in readme
+    assert "](" not in text
+
+
+def test_the_lock_has_every_direct_dependency() -> None:
+    """Each stands in .ci/requirements-dev.txt at a version that pyproject.toml allows, and every line has hashes."""
+    lines = [line for line in (ROOT / ".ci/requirements-dev.txt").read_text().splitlines() if line[:1] != "#"]
+    pinned: dict[str, set[str]] = {}
+    for line in lines:
+        pin, *hashes = line.split(" --hash=")
+        assert hashes
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", each) for each in hashes), pin
+        requirement = Requirement(pin)
+        (version,) = requirement.specifier
+        assert version.operator == "=="
+        pinned.setdefault(canonicalize_name(requirement.name), set()).add(version.version)
+    extras = PROJECT["optional-dependencies"]
+    direct = {
+        Requirement(line)
+        for line in [*PROJECT["dependencies"], *(line for extra in extras.values() for line in extra)]
+    }
+    for requirement in sorted(direct, key=str):
+        name = canonicalize_name(requirement.name)
+        if name != PROJECT["name"]:
+            assert pinned.get(name), f"{requirement} is missing: run nox -s lock"
+            assert all(map(requirement.specifier.contains, pinned[name])), f"{requirement}: run nox -s lock"
+
+
 if __name__ == "__main__":
     RECORDED_NAMES.write_text(json.dumps(public_names(), indent=2) + "\n")
+    RECORDED_SIGNATURES.write_text("".join(f"{line}\n" for line in public_signatures()))

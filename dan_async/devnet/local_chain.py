@@ -78,8 +78,11 @@ class LocalChain:
         self._open = AsyncExitStack()
 
     def _program(self, name: str) -> str:
-        local = self._modules / ".bin" / name
-        found = str(local) if local.exists() else shutil.which(name)
+        # npm does not always link Anvil: two of its packages claim the name.
+        for place in (self._modules / ".bin" / name, self._modules / "@foundry-rs" / name / "bin.mjs"):
+            if place.exists():
+                return str(place)
+        found = shutil.which(name)
         if found is None:
             raise _not_found(name)
         return found

@@ -100,7 +100,12 @@ async def test_a_program_that_does_not_start_is_named(
         program.chmod(0o700)
     with pytest.raises(DanError, match="anvil did not start: no room left"):
         await LocalChain(node_modules=tmp_path).start()
-    (tmp_path / ".bin" / "anvil").unlink()
+    package = tmp_path / "@foundry-rs" / "anvil"  # which npm does not always link in .bin
+    package.mkdir(parents=True)
+    program = (tmp_path / ".bin" / "anvil").rename(package / "bin.mjs")
+    with pytest.raises(DanError, match="anvil did not start: no room left"):
+        await LocalChain(node_modules=tmp_path).start()
+    program.unlink()
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigurationError, match="anvil not found"):
         LocalChain(node_modules=tmp_path)
