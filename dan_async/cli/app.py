@@ -39,7 +39,7 @@ _COMMANDS: Mapping[str, str] = {
     "demo": "Show DAN at work on this machine, step by step.",
     "keygen": "Make a session key, authorised by one signature of the owner's wallet.",
     "sign": "Have the nodes sign a message with a session's key.",
-    "sessions": "List, show, import, export, rotate, revoke and recover the sessions in a store.",
+    "sessions": "List, show, import, export, rotate, revoke, recover and purge the sessions in a store.",
     "batch": "Make many session keys from a file, into a store.",
     "status": "Show whether the nodes of a network answer, and how fast.",
     "devnet": "Run a network on this machine until Ctrl-C.",

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 #: The last second of the year 9999, after which datetime knows none.
 _END_OF_TIME = 253_402_300_799
 
-sessions = typer.Typer(rich_markup_mode="rich")
+sessions = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
 OwnerOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Only sessions of this owner.")]
 

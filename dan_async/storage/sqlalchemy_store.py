@@ -611,7 +611,7 @@ class Sealer:
         if key is None:
             raise StoreKeyError(
                 "the key that a record was encrypted with is not known",
-                hint="Give the key or passphrase that the store was used with; old ones until all is rotated",
+                hint="Give the key or passphrase that the store was made with; after a change of it, earlier ones too",
                 request_id=sealed.record_id,
             )
         head = sealed.body[:_HEAD_LENGTH]

@@ -43,7 +43,7 @@ WRONG = {
     "n above 20": ("keygen", "--devnet", "3-of-21"),
     "t below 2": ("keygen", "--devnet", "1-of-2"),
     "malformed node": ("keygen", "--node", "nonsense", "--chain-id", "1"),
-    "chain id missing": ("keygen", "--node", NODE, "--node", NODE, "--threshold", "2"),
+    "chain id missing": ("keygen", "--node", NODE, "--node", f"{NODE[:-1]}2", "--threshold", "2"),
     "chain id 0": (*DEVNET, "--chain-id", "0"),
     "chain id negative": (*DEVNET, "--chain-id=-1"),
     "chain id as text": (*DEVNET, "--chain-id", "polygon"),

@@ -207,7 +207,7 @@ def test_a_session_from_its_making_to_its_end(
     assert old.code == 0, old.err
     assert len(run(*sign).out.strip()) == 132
     refused = run("sign", "--session", rotated["oldId"], *named, "--message", "hello")
-    assert "is revoked, not active" in refused.error
+    assert "is revoked, not active. dan-async keygen makes a new one" in refused.error
 
     Path("moved.json").write_text(run("sessions", "list", "--json", "--reveal").out)
     other = ("--store", "sqlite:///other.db")
