@@ -57,6 +57,7 @@ _WORDS: Mapping[str, str] = {
     "eph_alg": "--eph-alg",
     "the network's health()": "dan-async status",
     "recover()": "dan-async sessions recover",
+    "another reference": "another --reference",
     "a longer timeout": "a longer --timeout",
     "a longer duration": "a longer --duration",
     "threshold and parties_number": "--threshold and --parties",

@@ -260,7 +260,9 @@ class SQLAlchemyStore(SessionStore):
         def write(connection: sa.Connection) -> None:
             if connection.execute(self._insert, values).rowcount == 0 and not _is_written(connection, values):
                 raise RecordConflictError(
-                    "the store has a record of that id or that reference", request_id=record.record_id
+                    "the store has a record of that id or that reference",
+                    hint="Choose another reference",
+                    request_id=record.record_id,
                 )
 
         await self._writer.run(write)

@@ -213,6 +213,7 @@ def test_help_fits_the_terminal(command: str, columns: int) -> None:
     shown = terminal(*command.split(), "--help", columns=columns)
     assert shown.code == 0
     assert "…" not in shown.out
+    assert "[[" not in shown.out
     lines = [line.rstrip() for line in shown.out.splitlines()]
     assert max(map(len, lines)) <= columns
     text = lines[: next(place for place, line in enumerate(lines) if line.startswith("╭"))]
