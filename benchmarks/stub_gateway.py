@@ -19,7 +19,7 @@ from coincurve import PrivateKey
 from benchmarks.peers import serve_until_eof
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.signature import sign_digest
-from dan_async.protocols.gateway_0 import REVISION_0_3
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.results import SigngenResult, encode_signgen_results
 from dan_async.protocols.sign_request import sign_request_digest
 

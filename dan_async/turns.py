@@ -38,11 +38,6 @@ class _Line:
         #: How many have passed in this turn.
         self.passed = 0
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether one who comes now has to wait, or would overtake."""
-        return bool(self.places or self.refused or self.returning)
-
     def call_up(self, *, is_full: bool) -> None:
         """Wake as many as passed in the turn before, and more if that was not full; who finds no time left comes back."""
         count = max(1, self.passed) if is_full else 2 * self.passed + 1
@@ -84,13 +79,14 @@ class Turns:
 
     async def go_on(self) -> None:
         """Let work that is under way take its next step: at once, or in a later turn."""
-        if self._under_way.is_behind or not self._has_time():
+        if not self.may_go_on():
             await self._wait(self._under_way, None)
 
     async def begin(self, timeout_s: float | None) -> bool:
         """Let a new call begin; return False if the time was over before its turn came."""
-        if self._under_way.is_behind or self._new.is_behind or not self._has_time():
-            return await self._wait(self._new, timeout_s)
+        line = self._new
+        if line.places or line.refused or line.returning or not self.may_go_on():
+            return await self._wait(line, timeout_s)
         return True
 
     @property
@@ -98,8 +94,15 @@ class Turns:
         """How many new calls wait for their turn."""
         return self._new.length
 
-    def _has_time(self) -> bool:
-        """Take a step's time from this turn's budget, if something is left of it."""
+    def may_go_on(self, *, is_next: bool = False) -> bool:
+        """
+        Take a step's time from this turn's budget for work that is under way, if something is left of it.
+
+        None is left while others wait, who would be overtaken, unless the work *is_next*.
+        """
+        line = self._under_way
+        if not is_next and (line.places or line.refused or line.returning):
+            return False
         # While nobody waits, no turn's end is noticed, which would cost every reply another turn: the budget goes on over
         # later turns, and once in so much of the processor's time a step waits for nothing.
         now = self._clock()
@@ -129,7 +132,7 @@ class Turns:
                 finally:
                     if is_refused and not place.cancelled() and place.result():
                         line.returning -= 1
-                if self._has_time():
+                if self.may_go_on(is_next=True):
                     line.passed += 1
                     return True
                 is_refused = True
@@ -146,8 +149,9 @@ class Turns:
         is_full = self._ends is not None and self._clock() >= self._ends
         may_begin = not is_full or self._new.passed or not self._under_way.passed
         self._ends = None
-        self._under_way.call_up(is_full=is_full)
-        if may_begin and not self._under_way.places:
+        if self._under_way.length:
+            self._under_way.call_up(is_full=is_full)
+        if self._new.length and may_begin and not self._under_way.places:
             self._new.call_up(is_full=is_full)
         self._is_due = bool(self._under_way.length or self._new.length)
         if self._is_due:

@@ -49,7 +49,7 @@ from dan_async.nodes.signing_race import Run, SignerRace
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.fields import decode_key_id, load_text, new_request_id
 from dan_async.protocols.gateway import MAIN, ApiVersion, GatewayProtocol, Operation, Revision
-from dan_async.protocols.gateway_0 import REVISION_0_1, REVISION_0_3
+from dan_async.protocols.gateway_0_3 import REVISION_0_1, REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import ChallengeResult, SignParams, oneshot_request_id
 from dan_async.protocols.results import STATUS_OK, KeygenResult, SigngenResult

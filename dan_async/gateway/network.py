@@ -47,7 +47,7 @@ from dan_async.protocols.exchange import (
 )
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.gateway import ApiVersion, GatewayProtocol, Operation
-from dan_async.protocols.gateway_0 import REVISION_0_3
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import EphemeralClaim

@@ -13,7 +13,7 @@ from dan_async.deadline import Deadline
 from dan_async.errors import ConfigurationError, DanError, GatewayError
 from dan_async.gateway.failures import is_about_the_moment
 from dan_async.protocols.gateway import GatewayProtocol
-from dan_async.protocols.gateway_0 import REVISION_0_3
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
 
 _log = logging.getLogger(__name__)

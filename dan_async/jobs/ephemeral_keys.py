@@ -1,4 +1,9 @@
-"""The users of a key: ephemeral keys added to it and revoked, passkeys registered to own keys."""
+"""
+The users of a key: ephemeral keys added to it and revoked, passkeys registered to own keys.
+
+A revoked one is refused by the nodes (``EphemeralRegistry.check_usable`` in devnet/node/keys.py); a signature then ends with
+the EphemeralKeyRefusedError of ``SignerRace`` in nodes/signing_race.py.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ dispute (``blame``) and never take part together again in this call. A dishonest
 culprit, or disputes another honest node: so d spares are enough for d dishonest nodes.
 
 A slow node is raced by a spare at the challenge (``ask_many``), and left behind once t agree (``UntilVerdict``); one that is
-slow in signing is the business of ``signing_race``.
+slow in signing is the business of ``signing_race``. What an acknowledgement must satisfy is checked in ``acknowledgements``.
 
 Whether a key generation that was broken off made a key is found out by asking every node of the pool ("dan_settle_keygen").
 A node that answers begins nothing more under the request. So if t nodes acknowledged the same key, there is a session; and

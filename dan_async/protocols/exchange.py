@@ -18,7 +18,7 @@ from dan_async._values import member_of
 from dan_async.config import Threshold
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.gateway import MAIN, ApiVersion, GatewayProtocol, Operation, Revision
-from dan_async.protocols.gateway_0 import REVISION_0_1, REVISION_0_3
+from dan_async.protocols.gateway_0_3 import REVISION_0_1, REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.results import KeygenResult, SigngenResult, decode_status
 from dan_async.protocols.setups import (

@@ -2,7 +2,7 @@
 The gateway's protocol, both directions of every frame in one class, so that client and server cannot drift apart.
 
 ``GatewayProtocol`` holds all that the revisions share, and the frames of those before 1, which take one setup at a time and
-name nothing. ``gateway_0`` (0.3, and 0.1 over it) and ``gateway_1`` override it. Decoders raise ``ProtocolError``
+name nothing. ``gateway_0_3`` (0.3, and 0.1 over it) and ``gateway_1`` override it. Decoders raise ``ProtocolError``
 if a text is not JSON and ``InvalidFieldError`` if a member is missing, unknown or wrong.
 """
 

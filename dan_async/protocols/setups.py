@@ -1,5 +1,8 @@
 """
-The contents of an exchange with a gateway: claim, setups and their texts in every revision, metadata, passkeys' texts.
+The contents of an exchange with a gateway: claim, setups and their members in every revision, metadata, passkeys' texts.
+
+*has_names* is true for revision 1 and false for 0.3 and 0.1. A setup's text is made of these members by
+``GatewayProtocol.encode_setup`` in ``gateway``.
 
 Signatures cover the exact text of a setup, so every string is kept as it came (a claim is a JSON text inside a
 ``TaggedValue``), and each text is made once. WebAuthn's own bytes are not looked into: a credential is a JSON text whose

@@ -335,7 +335,8 @@ class Socket:
             if timer is not None:
                 timer.cancel()
                 self._receiving += 1
-        await self.turns.go_on()
+        if not self.turns.may_go_on():
+            await self.turns.go_on()
         if isinstance(outcome, DanError):
             raise outcome
         return outcome
@@ -412,8 +413,9 @@ class Socket:
                         on_text(message.data)
                     except ProtocolError as error:
                         end = await self._violation(error.message, WSCloseCode.PROTOCOL_ERROR)
-                    else:
-                        await self.turns.go_on()  # the next one may be here already
+                    else:  # the next one may be here already
+                        if not self.turns.may_go_on():
+                            await self.turns.go_on()
             loss = partial(own_copy, end)
             if isinstance(end, ProtocolError) and self.loss is None:
                 self._lose(loss)

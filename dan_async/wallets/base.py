@@ -20,7 +20,6 @@ from dan_async.errors import (
     WrongSignerError,
 )
 from dan_async.protocols.setups import AuthMethod
-from dan_async.turns import Turns
 from dan_async.types import Address, Hex, TimeSpan, TypedData
 from dan_async.wallets.local_key import LocalWallet
 
@@ -142,7 +141,6 @@ class EoaAuth:
 
         The data is hashed first, so that a wallet never sees malformed data. It holds the challenge, which is not looked at.
         """
-        await Turns.of_running_loop().go_on()
         digest = typed_data_digest(typed_data)
         if self._local is not None:
             signature, signer = read_signature(digest, self._local.sign_digest(digest))

@@ -9,7 +9,7 @@ from dan_async.config import Threshold
 from dan_async.devnet.gateway import accept, detect_revision
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.exchange import keygen_exchange, passkey_exchange, protocol_for, signgen_exchange
-from dan_async.protocols.gateway_0 import REVISION_0_3
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import SignRequest

@@ -12,7 +12,7 @@ from dan_async.devnet.gateway import ServedExchange, accept, detect_revision
 from dan_async.errors import DanError, InvalidFieldError, ProtocolError
 from dan_async.protocols.exchange import keygen_exchange, protocol_for, signgen_exchange
 from dan_async.protocols.gateway import Operation, Revision
-from dan_async.protocols.gateway_0 import REVISION_0_1, REVISION_0_3
+from dan_async.protocols.gateway_0_3 import REVISION_0_1, REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import EphemeralClaim, UserAuthentication, decode_passkey_signature
 from dan_async.protocols.sign_request import SignRequest

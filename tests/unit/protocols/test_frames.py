@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dan_async.errors import ChallengeError, InvalidFieldError, ProtocolError
-from dan_async.protocols.gateway_0 import REVISION_0_3
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import UserAuthentication

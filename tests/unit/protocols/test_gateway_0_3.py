@@ -7,7 +7,7 @@ from attrs import evolve
 
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.exchange import protocol_for
-from dan_async.protocols.gateway_0 import REVISION_0_3
+from dan_async.protocols.gateway_0_3 import REVISION_0_3
 from dan_async.protocols.setups import EphemeralClaim, EphemeralKeySetup, TaggedValue
 
 EOA = "0xca7746cA393578aae76D6D4575064a4387dE7b98"

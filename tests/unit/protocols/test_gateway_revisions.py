@@ -6,7 +6,7 @@ from dan_async.devnet.gateway import accept, detect_revision
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.gateway import Revision
-from dan_async.protocols.gateway_0 import REVISION_0_1, REVISION_0_3
+from dan_async.protocols.gateway_0_3 import REVISION_0_1, REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import EphemeralClaim, PasskeySetup
 

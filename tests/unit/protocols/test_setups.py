@@ -7,7 +7,7 @@ from attrs import evolve
 
 from dan_async.config import Threshold
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.protocols.gateway_0 import REVISION_0_1, REVISION_0_3
+from dan_async.protocols.gateway_0_3 import REVISION_0_1, REVISION_0_3
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import (
     EphemeralClaim,

@@ -21,7 +21,7 @@ from dan_async.crypto.signature import recover_address
 from dan_async.errors import ConfigurationError, InvalidFieldError, PermissionDeniedError
 from dan_async.permissions import parse_permissions
 from dan_async.protocols.exchange import keygen_exchange, signgen_exchange
-from dan_async.protocols.gateway_0 import REVISION_0_1
+from dan_async.protocols.gateway_0_3 import REVISION_0_1
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.protocols.sign_request import RequestType, SignRequest, sign_request_digest
 from dan_async.user_operation import Call, UserOperationV06, user_operation_hash

@@ -1,9 +1,10 @@
 """
 Revision 0.3 (walletprovider-sdk 0.3.0, used by the published DAN clients), and 0.1 (walletprovider-sdk 0.1.0) before it.
 
-How 0.3 differs from ``gateway``; the texts of its setups for key generation and signing are written in ``setups``
-(``has_names=False``). And how 0.1 differs from 0.3: the ephemeral key has no id, tag 2 of a setup is the bare public key, so
-its text names the key; its expiry stands in the credentials only, which no signature of the owner covers.
+Here stands how 0.3 differs from other revisions, and 0.1 from 0.3: the ephemeral key has no id, tag 2 of a setup is the bare
+public key, so its text names the key; its expiry stands in the credentials only, which no signature of the owner covers. The
+text of a setup is made by ``GatewayProtocol.encode_setup`` in ``gateway``, with the members that ``setups`` lays out
+(``has_names=False``).
 """
 
 from __future__ import annotations
