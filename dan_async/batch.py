@@ -139,10 +139,15 @@ SigningResult: TypeAlias = SignedMessage | UnsignedMessage
 class _Run(Generic[T]):
     """Results of a stream of work, one for each item, as ``async for`` takes them."""
 
+    #: What the items are called where they are a parameter.
+    _items: ClassVar[str] = "requests"
+
     def __init__(
         self, items: Iterable[Any] | AsyncIterable[Any], work: Callable[[Any], Awaitable[Any]], **pace: Any
     ) -> None:
-        self._stream: WorkStream[Any, Any] = WorkStream(items, work, fatal=ClientClosedError, **pace)
+        self._stream: WorkStream[Any, Any] = WorkStream(
+            items, work, field_name=self._items, fatal=ClientClosedError, **pace
+        )
 
     def _read(self, finished: Finished[Any, Any]) -> T:
         raise NotImplementedError
@@ -211,6 +216,8 @@ class BatchRun(_Run[ItemResult]):
 class SigningRun(_Run[SigningResult]):
     """The results of ``DanClient.sign_many``; iterated over, left early and closed like a ``BatchRun``."""
 
+    _items = "messages"
+
     def _read(self, finished: Finished[Any, Any]) -> SigningResult:
         if finished.error is not None:
             return UnsignedMessage(index=finished.index, message=finished.item, error=finished.error)
@@ -262,6 +269,7 @@ class WorkStream(Generic[I, R]):
         *,
         concurrency: int,
         rate_limit: float | None = None,
+        field_name: str = "requests",
         fatal: type[BaseException] | tuple[type[BaseException], ...] = (),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -270,7 +278,7 @@ class WorkStream(Generic[I, R]):
         self._pace = None
         if rate_limit is not None:
             self._pace = _Pace(1 / _check_rate(rate_limit), clock, sleep)
-        self._source: Iterator[I] | AsyncIterator[I] | None = _iterate(items)
+        self._source: Iterator[I] | AsyncIterator[I] | None = _iterate(items, field_name)
         self._work = work
         self._fatal = fatal
         self._index = 0
@@ -401,12 +409,12 @@ async def _work_on(
         return Finished(index=index, item=item, error=error)
 
 
-def _iterate(items: Iterable[I] | AsyncIterable[I]) -> Iterator[I] | AsyncIterator[I]:
+def _iterate(items: Iterable[I] | AsyncIterable[I], field_name: str) -> Iterator[I] | AsyncIterator[I]:
     if isinstance(items, AsyncIterable):
         return aiter(items)
     if isinstance(items, Iterable) and not isinstance(items, str | bytes):
         return iter(items)
-    raise InvalidFieldError("requests", f"must be something to iterate over, not {type(items).__name__}")
+    raise InvalidFieldError(field_name, f"must be something to iterate over, not {type(items).__name__}")
 
 
 def _check_rate(rate: object) -> float:

@@ -114,7 +114,9 @@ class DanClient:
         self._network = network if isinstance(network, Network) else None
         if self._source is None and self._network is None:
             raise InvalidFieldError(
-                "network", "must be a network", hint="For example NodeNetwork([...]) or Devnet()"
+                "network",
+                "must be a network",
+                hint="For example NodeNetwork([...]) or Devnet(); DanClient.connect() takes a URL, a file or a name",
             )
         self._pending = PendingSessionKeys(
             self._keeper, most=max_pending, timeouts=self._timeouts, clock=clock

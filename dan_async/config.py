@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -242,6 +242,14 @@ class NodeEndpoint:
         if isinstance(value, Mapping) and set(value) == {"url", "operator"}:
             return cls(value["url"], value["operator"])
         raise InvalidFieldError("node", "must be a NodeEndpoint, 'URL=OPERATOR' or {'url': …, 'operator': …}")
+
+
+def check_operators(nodes: Sequence[NodeEndpoint]) -> None:
+    """Check that no two nodes have the same operator."""
+    if len({node.operator for node in nodes}) != len(nodes):
+        raise InvalidFieldError(
+            "nodes", "names an operator twice", hint="Each node has an identity key of its own"
+        )
 
 
 @frozen(kw_only=True)

@@ -74,6 +74,7 @@ number, and ``retryable`` whether repeating this very call is safe.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Mapping, Sequence
 from enum import Flag, IntEnum, auto
 from types import MappingProxyType, ModuleType
@@ -82,6 +83,9 @@ from typing import Any, Generic, TypeVar
 from attrs import field, frozen
 
 from dan_async.types import Hex, OperatorAddress
+
+# Without a handler, Python prints warnings of programs that do not configure logging. Here, since all that logs raises too.
+logging.getLogger("dan_async").addHandler(logging.NullHandler())
 
 __all__ = [
     "AcknowledgementError",

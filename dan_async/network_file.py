@@ -14,7 +14,7 @@ from typing import Any, Self
 from attrs import field, frozen
 
 from dan_async._values import MAX_SAFE_INT, check_int, check_text
-from dan_async.config import NodeEndpoint, Threshold, TransportOptions, check_url
+from dan_async.config import NodeEndpoint, Threshold, TransportOptions, check_operators, check_url
 from dan_async.errors import ConfigurationError, InvalidFieldError, require_extra
 
 __all__ = ["ChainEndpoints", "NetworkFile", "find_network_file"]
@@ -84,6 +84,9 @@ class NetworkFile:
     options: TransportOptions = field(factory=TransportOptions)
     chain: ChainEndpoints | None = None
 
+    def __attrs_post_init__(self) -> None:
+        check_operators(self.nodes)
+
     @classmethod
     def read(cls, path: str | Path, *, environment: Mapping[str, str] | None = None) -> Self:
         """
@@ -134,9 +137,7 @@ class NetworkFile:
         nodes = found.get("nodes")
         if not isinstance(nodes, list) or not nodes:
             raise InvalidFieldError("nodes", "must be a list of tables [[nodes]], each with url and operator")
-        return cls(
-            nodes=tuple(_read_node(node, place) for place, node in enumerate(nodes, start=1)), **common
-        )
+        return cls(nodes=tuple(_read_node(node, place) for place, node in enumerate(nodes)), **common)
 
     def to_toml(self) -> str:
         """Return the file's text. Settings of connections are left out: they may be secret."""

@@ -3,7 +3,7 @@ A million session keys, each kept encrypted; stop it at any moment, run it again
 
     python examples/million_keys.py [COUNT [NETWORK]]
 
-It writes keys.db, and the key that encrypts it to keys.key. NETWORK is a network file, or another text that
+It writes agents.db, and the key that encrypts it to agents.key. NETWORK is a network file, or another text that
 DanClient.connect takes.
 """
 
@@ -45,11 +45,11 @@ async def main(count: int, network: str) -> None:
     """Make what is missing, and report every five seconds."""
     from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
-    make_store_key(Path("keys.key"))
+    make_store_key(Path("agents.key"))
     outcomes: Counter[str] = Counter()
     began = reported = time.monotonic()
     async with (
-        SQLAlchemyStore("sqlite:///keys.db", keys_from_file("keys.key")) as store,
+        SQLAlchemyStore("sqlite:///agents.db", keys_from_file("agents.key")) as store,
         DanClient.connect(network, store=store) as dan,
         dan.generate_session_keys(
             requests(count), resume=True, concurrency=32, chain_id=80002, duration=86_400

@@ -234,6 +234,15 @@ def test_import_loads_few_modules() -> None:
     assert len(loaded_by("import dan_async")) < 30
 
 
+def test_nothing_is_logged_unless_logging_is_configured() -> None:
+    """Whatever module a program uses; Python would print warnings otherwise."""
+    code = "import logging, dan_async.devnet; logging.getLogger('dan_async.devnet.peers').warning('a peer stops')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_errors_load_nothing_heavy() -> None:
     """A program that only handles errors does not pay for the network either."""
     loaded = {name.partition(".")[0] for name in loaded_by("from dan_async import DanError")}

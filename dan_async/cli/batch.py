@@ -178,9 +178,9 @@ def batch(
     0 every row has its key, 1 some have none, 2 the input is wrong, 130
     interrupted.
 
-    Try it: dan-async devnet in one terminal prints --node options for another,
-    where dan-async batch wallets.txt --out sqlite:///keys.db makes a key for each
-    line.
+    Try it: dan-async devnet --write net.toml in one terminal, and in another
+    dan-async batch wallets.txt --network net.toml --chain-id 80002 --out
+    sqlite:///keys.db makes a key for each line.
     """
     chosen = network.choose()
     store = (

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from dan_async.devnet.faults.kinds import Fault
     from dan_async.devnet.local_chain import LocalChain
 
+#: Prints a private key that is kept nowhere, for a command that reads one from standard input.
+_THROWAWAY = "python3 -c 'import secrets; print(secrets.token_hex(32))'"
+
 #: How often to look whether the nodes still run, in seconds.
 _LOOK_EVERY_S = 0.5
 
@@ -111,7 +114,7 @@ def devnet(
     ] = False,
 ) -> None:
     """
-    Run a DAN network on loopback until Ctrl-C, and print the options that connect to it.
+    Run a DAN network on loopback until Ctrl-C, and print a command that makes a session key on it.
 
     For development, demos and tests. It is not custody software: keys made on it protect nothing of value.
 
@@ -264,10 +267,13 @@ def announce(
     else:
         options = [f"--node {endpoint.url}={endpoint.operator}" for endpoint in net.endpoints]
         options.append(f"--threshold {net.threshold.t}")
-    if owner_key is not None:
-        options.append(f"--private-key-file {shlex.quote(str(owner_key))}")
+    owner = "-" if owner_key is None else shlex.quote(str(owner_key))
+    options.append(f"--private-key-file {owner}")
     has_chain = write is not None and endpoints is not None  # in the file, so that it need not be said
     words = "dan-async keygen" if has_chain else f"dan-async keygen --chain-id {DEVNET_CHAIN_ID}"
     command = " \\\n    ".join([words, *options])
-    result(f"\nA session key from it:\n\n  {command}\n")
+    if owner_key is None:
+        result(f"\nA session key from it, for a throwaway owner:\n\n  {_THROWAWAY} \\\n    | {command}\n")
+    else:
+        result(f"\nA session key from it:\n\n  {command}\n")
     note("Ctrl-C stops it.")

@@ -162,7 +162,8 @@ def keygen(
     chain_id = chosen.chain_id if chain_id is None else chain_id
     if chain_id is None:
         raise ConfigurationError(
-            f"--chain-id is needed with {chosen.option}", hint="For example: --chain-id 137"
+            f"--chain-id is needed with {chosen.option}",
+            hint="For example --chain-id 137, or [chain] in a network file",
         )
     parameters = {
         "chain_id": chain_id,

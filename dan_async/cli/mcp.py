@@ -129,7 +129,8 @@ def mcp(
     chain_id = chosen.chain_id if chain_id is None else chain_id
     if may_make and chain_id is None:
         raise ConfigurationError(
-            f"--chain-id is needed with {chosen.option}", hint="For example: --chain-id 137"
+            f"--chain-id is needed with {chosen.option}",
+            hint="For example --chain-id 137, or [chain] in a network file",
         )
     limits = read_permissions(permissions)
     open_wallet = wallet.choose() if may_make else None

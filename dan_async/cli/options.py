@@ -155,7 +155,11 @@ def choose_network(
             gateway=check_gateway(gateway, revision, version), revision=revision, api_version=version
         )
     elif nodes:
-        file = NetworkFile(nodes=tuple(parse_node(text, place) for place, text in enumerate(nodes, start=1)))
+        endpoints = tuple(parse_node(text, place) for place, text in enumerate(nodes, start=1))
+        try:
+            file = NetworkFile(nodes=endpoints)
+        except InvalidFieldError as error:
+            raise for_option(error, "--node") from None
         if len(nodes) == 1:
             raise ConfigurationError(
                 "--node is given once, and at least two nodes work together",
@@ -503,13 +507,13 @@ class KeygenNetworkOptions(NetworkOptions):
     threshold: int | None = option(
         NETWORK_PANEL,
         "T",
-        "How many nodes must sign together, but with --devnet; a majority if not given.",
+        "How many nodes must sign together; a majority if not given. Not with --devnet.",
         parser=whole_number(2, MAX_PARTIES),
     )
     parties: int | None = option(
         NETWORK_PANEL,
         "N",
-        "How many nodes hold a share, but with --devnet; all if not given, and 5 behind a gateway.",
+        "How many nodes hold a share; if not given all, and 5 behind a gateway. Not with --devnet.",
         parser=whole_number(2, MAX_PARTIES),
     )
 
@@ -651,9 +655,8 @@ def read_permissions(option: str | None) -> str | None:
         parse_permissions(text)
         return permissions_text(text)
     except InvalidFieldError as error:
-        raise ConfigurationError(
-            f"--permissions: {error.message}", hint=error.hint or "Give JSON text, or @ and a file name"
-        ) from None
+        usual = "Give JSON text, or @ and a file name" if error.field == "permissions" else ""
+        raise ConfigurationError(f"--permissions: {error.message}", hint=error.hint or usual) from None
 
 
 def choose_timeouts(seconds: float | None) -> Timeouts:

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 #: The last second of the year 9999, after which datetime knows none.
 _END_OF_TIME = 253_402_300_799
 
-sessions = typer.Typer(rich_markup_mode="rich")
+sessions = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
 OwnerOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Only sessions of this owner.")]
 
@@ -149,7 +149,7 @@ def show_session(
 def export_sessions(
     record: Annotated[
         str | None,
-        typer.Argument(metavar="[ID]", help="The record's id or reference; all that match if not given."),
+        typer.Argument(metavar="ID", help="The record's id or reference; all that match if not given."),
     ] = None,
     *,
     store: StoreOptions,
@@ -269,9 +269,7 @@ def rotate_session(
 def recover_sessions(
     record: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[ID]", help="The record's id or reference; all that are pending if not given."
-        ),
+        typer.Argument(metavar="ID", help="The record's id or reference; all that are pending if not given."),
     ] = None,
     *,
     store: StoreOptions,
@@ -392,16 +390,16 @@ def purge_sessions(
         typer.Option(
             parser=whole_number(0, 2**40),
             metavar="SECONDS",
-            help="Only sessions that ended at least this long ago.",
+            help="Only sessions that expired at least this long ago.",
         ),
     ] = 0,
     mark_only: Annotated[
         bool,
-        typer.Option("--mark-only", help="Delete nothing; only mark sessions that have ended as expired."),
+        typer.Option("--mark-only", help="Delete nothing; only mark as expired what has."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete sessions that have ended."""
+    """Delete sessions that have expired; revoked ones stay until they would have."""
 
     async def purge(opened: SQLAlchemyStore) -> int:
         if mark_only:

@@ -195,7 +195,12 @@ async def _stored_session(open_store: StoreOpener, name: str) -> DanModuleInfo:
     async with open_store() as store:
         record = await record_of(store, name, option="--session")
     if record.state != "active" or record.session is None:
-        raise ConfigurationError(f"--session: the session is {record.state}, not active")
+        raise ConfigurationError(
+            f"--session: the session is {record.state}, not active",
+            hint="dan-async sessions recover settles it"
+            if record.state == "pending"
+            else "dan-async keygen makes a new one",
+        )
     return record.session
 
 

@@ -24,14 +24,13 @@ from dan_async.cli.screen import (
     Stopped,
     clean,
     console,
-    for_option,
     log_lines,
     progress,
     result,
     run_until_signal,
 )
 from dan_async.config import Timeouts
-from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.errors import ConfigurationError
 from dan_async.network_file import NetworkFile
 from dan_async.opening import make_network
 
@@ -73,7 +72,7 @@ def status(
         typer.Option(
             parser=whole_number(1, 1000),
             metavar="T",
-            help="With --node: how many nodes must be live for exit code 0; one if not given.",
+            help="How many nodes must be live for exit code 0; that of the network file, or one, if not given.",
         ),
     ] = None,
     watch: Annotated[
@@ -102,9 +101,10 @@ def status(
     too few are, 2 the input is wrong. With --watch, Ctrl-C and SIGTERM end it
     with exit code 0.
 
-    Try it: dan-async devnet in one terminal prints --node options for another.
+    Try it: dan-async devnet --write net.toml in one terminal, and dan-async
+    status --network net.toml in another.
     """
-    chosen = _choose(network, threshold, Timeouts(attempt_s=timeout, connect_s=timeout))
+    chosen, threshold = _choose(network, threshold, Timeouts(attempt_s=timeout, connect_s=timeout))
     with log_lines(held_back=True):
         if watch is not None:
             with suppress(Stopped):
@@ -133,8 +133,12 @@ def _seconds(least: float, most: float) -> Callable[[str | float], float]:
     return parse
 
 
-def _choose(options: NetworkOptions, threshold: int | None, timeouts: Timeouts) -> Network:
-    """Choose the network as for a key, but for a single node, which can be looked at as well."""
+def _choose(options: NetworkOptions, threshold: int | None, timeouts: Timeouts) -> tuple[Network, int | None]:
+    """
+    Choose the network as for a key, but for a single node, which can be looked at as well.
+
+    Return it and how many of its nodes must be live, if an option or the network file says so.
+    """
     gateway = options.gateway
     if options.node is not None and options == NetworkOptions(node=options.node[:1]):
         file = NetworkFile(nodes=(parse_node(options.node[0], 1),))
@@ -152,10 +156,9 @@ def _choose(options: NetworkOptions, threshold: int | None, timeouts: Timeouts) 
                 f"--threshold asks for {threshold} nodes, and {len(file.nodes)} are named",
                 hint="Repeat --node for each node, or ask for fewer",
             )
-    try:
-        return make_network(file, timeouts=timeouts)
-    except InvalidFieldError as error:
-        raise for_option(error, "--node") from None
+    elif file.threshold is not None and file.gateway is None:
+        threshold = file.threshold.t
+    return make_network(file, timeouts=timeouts), threshold
 
 
 async def _look_once(network: Network, timeout_s: float) -> NetworkHealth:
@@ -191,7 +194,7 @@ def _display(needed: int | None, *, as_object: bool) -> Iterator[Callable[[Netwo
 
 
 def as_json(health: NetworkHealth, *, needed: int | None) -> str:
-    """Return one line of JSON; *needed* is the number of nodes that must be live, if --threshold named it."""
+    """Return one line of JSON; *needed* is the number of nodes that must be live, if anything says so."""
     return json.dumps(
         {
             "live": health.live,
@@ -231,7 +234,7 @@ def _table(health: NetworkHealth, needed: int | None, width: int) -> Group:
     for title in ("Node", "State", "Latency", "Average", "Clock") if is_narrow else _TITLES:
         is_figure = title in ("Latency", "Average", "Clock")
         table.add_column(title, justify="right" if is_figure else "left", no_wrap=True)
-    for place, node in enumerate(health.nodes, start=1):
+    for place, node in enumerate(health.nodes):
         rest = f", rests {node.rests_for_s:.0f} s" if node.rests_for_s >= 0.5 else ""
         # As Text, so that nothing from outside is markup, and cleaned, so that the terminal obeys none of it.
         name, url = Text(clean(node.name)), Text("" if node.url == node.name else clean(node.url))

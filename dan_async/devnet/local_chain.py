@@ -289,6 +289,6 @@ def _node_modules(start: Path) -> Path:
 
 def _not_found(what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{what} not found",
+        f"cannot find {what}",
         hint=f"Install the chain's programs in this folder: {NPM_LINE}",
     )

@@ -594,9 +594,11 @@ def not_ready(
     deadline: Deadline,
 ) -> QuorumError:
     """Return the error of a key generation that could not begin."""
+    can_do = ready >= threshold.t
+    advice = "Allow fewer with min_parties, or add nodes" if can_do else "Look at the network's health()"
     error = QuorumError(
-        f"{ready} nodes are ready for key generation, {threshold.n} are needed",
-        hint="The owner was not asked, nothing was created. Allow fewer with min_parties, or add nodes",
+        f"{ready} {'node is' if ready == 1 else 'nodes are'} ready for key generation, {threshold.n} are needed",
+        hint=f"The owner was not asked, nothing was created. {advice}",
         threshold=threshold.t,
         outcomes=sorted(outcomes, key=lambda outcome: outcome.is_success),  # failures first
         phase="challenge",

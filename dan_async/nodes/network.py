@@ -14,7 +14,7 @@ from typing import Any, Self
 from attrs import define, evolve, field
 
 from dan_async._values import MAX_SAFE_INT, check_instance, check_int, check_seconds, setting
-from dan_async.config import NodeEndpoint, Threshold, Timeouts, TransportOptions
+from dan_async.config import NodeEndpoint, Threshold, Timeouts, TransportOptions, check_operators
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline, OneLoop
 from dan_async.errors import (
@@ -141,8 +141,7 @@ class NodeNetwork:
         endpoints = [NodeEndpoint.of(node) for node in nodes]
         if not endpoints:
             raise InvalidFieldError("nodes", "must name at least one node")
-        if len({endpoint.operator for endpoint in endpoints}) != len(endpoints):
-            raise InvalidFieldError("nodes", "names an operator twice")
+        check_operators(endpoints)
         if transport_for is not None and not callable(transport_for):
             raise InvalidFieldError("transport_for", "must be a function that makes a node's transport")
         self._clock = clock
@@ -227,7 +226,7 @@ class NodeNetwork:
             raise InvalidFieldError(
                 "parties_number",
                 f"asks for {least} nodes, and the network has {len(self.pool.nodes)}",
-                hint="Name threshold and parties_number, or add nodes",
+                hint="Ask for fewer with threshold and parties_number, or add nodes",
             )
 
     async def keygen(self, request: KeygenRequest, auth: AuthModule, *, deadline: Deadline) -> KeygenReport:

@@ -338,7 +338,8 @@ class SignerRace(Generic[T]):
 
     def _lost(self) -> QuorumError:
         outcomes: list[NodeOutcome[object]] = [
-            NodeOutcome(operator=o, error=e, attempts=e.attempts or 1) for o, e in self._errors.items()
+            NodeOutcome(operator=o, error=e, attempts=e.attempts or 1, elapsed_s=e.elapsed_s or 0.0)
+            for o, e in self._errors.items()
         ]
         codes = Counter(e.code for e in self._refused.values() if isinstance(e, NodeRefusedError))
         commonest = codes.most_common(1)[0][0] if codes else None

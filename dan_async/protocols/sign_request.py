@@ -72,9 +72,9 @@ def _json_object(message: str) -> dict[str, Any]:
     try:
         value = load_text(message)
     except ProtocolError:
-        raise InvalidFieldError("message", "must be JSON text of this request type") from None
+        raise InvalidFieldError("message", "must be JSON text") from None
     if not isinstance(value, dict):
-        raise InvalidFieldError("message", "must be a JSON object of this request type")
+        raise InvalidFieldError("message", "must be a JSON object")
     return value
 
 

@@ -335,7 +335,9 @@ def translated() -> Iterator[None]:
 
 def translate(error: BaseException) -> StoreError:
     if isinstance(error, sa_errors.IntegrityError):
-        return RecordConflictError("the store has a record of that id or that reference")
+        return RecordConflictError(
+            "the store has a record of that id or that reference", hint="Choose another reference"
+        )
     for cause in _causes(error):
         code = getattr(cause, "sqlite_errorcode", None)
         state = getattr(cause, "sqlstate", None)

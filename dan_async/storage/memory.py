@@ -46,7 +46,9 @@ class MemorySessionStore(SessionStore):
         if record.reference is not None:
             if record.reference in self._by_reference:
                 raise RecordConflictError(
-                    "the store has a record of that reference", request_id=record.record_id
+                    "the store has a record of that reference",
+                    hint="Choose another reference",
+                    request_id=record.record_id,
                 )
             self._by_reference[record.reference] = record.record_id
         self._records[record.record_id] = record

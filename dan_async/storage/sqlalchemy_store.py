@@ -260,7 +260,9 @@ class SQLAlchemyStore(SessionStore):
         def write(connection: sa.Connection) -> None:
             if connection.execute(self._insert, values).rowcount == 0 and not _is_written(connection, values):
                 raise RecordConflictError(
-                    "the store has a record of that id or that reference", request_id=record.record_id
+                    "the store has a record of that id or that reference",
+                    hint="Choose another reference",
+                    request_id=record.record_id,
                 )
 
         await self._writer.run(write)
@@ -611,7 +613,7 @@ class Sealer:
         if key is None:
             raise StoreKeyError(
                 "the key that a record was encrypted with is not known",
-                hint="Give the key or passphrase that the store was used with; old ones until all is rotated",
+                hint="Give the key or passphrase that the store was made with; after a change of it, earlier ones too",
                 request_id=sealed.record_id,
             )
         head = sealed.body[:_HEAD_LENGTH]

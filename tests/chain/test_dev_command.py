@@ -107,5 +107,5 @@ async def test_a_program_that_does_not_start_is_named(
         await LocalChain(node_modules=tmp_path).start()
     program.unlink()
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(ConfigurationError, match="anvil not found"):
+    with pytest.raises(ConfigurationError, match="cannot find anvil"):
         LocalChain(node_modules=tmp_path)

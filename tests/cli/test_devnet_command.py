@@ -98,13 +98,16 @@ def test_people_get_a_command_to_paste() -> None:
         lines = []
         while len(lines) < 2 or "keygen" not in "".join(lines) or lines[-1].endswith("\\\n"):
             lines.append(process.stdout.readline())
+        command = "".join(lines).rpartition("\n\n")[2]
+        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        made = subprocess.run(
+            command, shell=True, check=True, capture_output=True, text=True, timeout=60, env=environment
+        )
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
-    command = "".join(lines).rpartition("\n\n")[2]
+    assert "Session key address" in made.stdout
     assert all(len(line) <= 118 for line in command.splitlines())
-    words = shlex.split(command.replace("\\\n", " "))
-    assert words[:2] == ["dan-async", "keygen"]
-    assert words.count("--node") == 2
+    assert shlex.split(command.replace("\\\n", " ")).count("--node") == 2
     assert sum("  operator 0x" in line for line in lines) == 2
     assert any("  gateway " in line for line in lines)
     assert "development only" in lines[0]

@@ -160,8 +160,23 @@ def test_a_network_file_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ConfigurationError, match="--network and --node both name"):
         choose(network=str(file), nodes=NODES[:3])
     file.write_text("[[nodes]]")
-    with pytest.raises(ConfigurationError, match=r"DAN_ASYNC_NETWORK: .*nodes\[1\]\.url"):
+    with pytest.raises(ConfigurationError, match=r"DAN_ASYNC_NETWORK: .*nodes\[0\]\.url"):
         choose()
+
+
+def test_an_operator_that_is_named_twice_is_refused_at_once(tmp_path: Path) -> None:
+    """By every command, before it makes a store or asks a node, and with the option that named it."""
+    twice = [NODES[0], NODES[1].rpartition("=")[0] + "=" + OPERATORS[0], NODES[2]]
+    with pytest.raises(ConfigurationError, match=r"^--node names an operator twice"):
+        choose(nodes=twice)
+    file = tmp_path / "net.toml"
+    tables = (
+        f'[[nodes]]\nurl = "{url}"\noperator = "{who}"\n'
+        for url, _, who in (n.rpartition("=") for n in twice)
+    )
+    file.write_text("".join(tables))
+    with pytest.raises(ConfigurationError, match=r"^--network: .*net\.toml: nodes names an operator twice"):
+        choose(network=str(file))
 
 
 def test_a_file_names_its_chain(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_what_is_not_a_json_object_is_refused(text: str) -> None:
 
 def test_what_the_nodes_could_not_read_is_refused() -> None:
     """The error has the place of the wrong member."""
-    with pytest.raises(ConfigurationError, match=r"--permissions: permissions\[0\]\.to is missing"):
+    with pytest.raises(ConfigurationError, match=r"--permissions: permissions\[0\]\.to is missing$"):
         read_permissions('[{"type": "call"}]')
 
 

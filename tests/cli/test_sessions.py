@@ -195,6 +195,9 @@ def test_a_session_from_its_making_to_its_end(
     assert made.code == 0, made.err
     assert json.loads(made.out)["hexEphSKWithout0x"] == "***"
     assert "agent" in made.err
+    again = run("keygen", *named, "--chain-id", "1", *STORE, "--reference", "agent")
+    assert again.code == 1
+    assert "Choose another --reference" in again.error
     sign = ("sign", "--session", "agent", *named, "--message", "hello")
     assert len(run(*sign, *STORE).out.strip()) == 132
     monkeypatch.setenv("DAN_ASYNC_STORE", "sqlite:///keys.db")
@@ -207,7 +210,7 @@ def test_a_session_from_its_making_to_its_end(
     assert old.code == 0, old.err
     assert len(run(*sign).out.strip()) == 132
     refused = run("sign", "--session", rotated["oldId"], *named, "--message", "hello")
-    assert "is revoked, not active" in refused.error
+    assert "is revoked, not active. dan-async keygen makes a new one" in refused.error
 
     Path("moved.json").write_text(run("sessions", "list", "--json", "--reveal").out)
     other = ("--store", "sqlite:///other.db")

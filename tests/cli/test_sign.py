@@ -187,6 +187,7 @@ def test_through_a_gateway_that_does_not_know_the_key(run: Run, dummy: Path) -> 
         (["--message", "a", "--eph-alg", "rsa"], "--eph-alg must be"),
         (["--digest", "abcd"], "--digest must hold 32 bytes"),
         (["--typed-data", "/nowhere/file"], "--typed-data: cannot read /nowhere/file: No such file"),
+        (["--typed-data", __file__], "--typed-data must be JSON text"),
         (["--user-op", "/nowhere/file"], "--user-op: cannot read /nowhere/file: No such file"),
     ],
 )

@@ -10,12 +10,15 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dan_async.cli.status import as_json, as_lines
+from dan_async.config import NodeEndpoint, Threshold
 from dan_async.network import NetworkHealth, NodeHealth
+from dan_async.network_file import NetworkFile
 from dan_async.types import OperatorAddress
 from tests.cli.conftest import Run, command, terminal
 
@@ -73,6 +76,7 @@ def test_on_a_narrow_terminal_everything_can_be_copied(nodes: list[str], watch: 
         assert operator in lines
     assert max(map(len, lines)) <= 80
     assert "3 of 4 live" in lines
+    assert [line[0] for line in lines if line[:1].isdigit() and " live " in line][:3] == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +89,17 @@ def test_the_threshold_decides_the_exit_code(
     finished = run("status", *options([*nodes, DOWN]), *threshold, "--json")
     assert finished.code == code
     assert json.loads(finished.out)["live"] == 3
+
+
+def test_a_network_files_threshold_decides_the_exit_code(run: Run, nodes: list[str], tmp_path: Path) -> None:
+    """A network of which too few nodes are live can sign nothing; --threshold wins."""
+    file = tmp_path / "net.toml"
+    endpoints = (NodeEndpoint.of(nodes[0]), NodeEndpoint.of(DOWN))
+    file.write_text(NetworkFile(nodes=endpoints, threshold=Threshold(2, 2)).to_toml())
+    finished = run("status", "--network", str(file))
+    assert finished.code == 1
+    assert "1 of 2 live, 2 needed" in finished.out
+    assert run("status", "--network", str(file), "--threshold", "1").code == 0
 
 
 def test_no_node_is_live(run: Run) -> None:

@@ -235,6 +235,8 @@ async def test_many_messages() -> None:
         assert isinstance(found[2].error, InvalidFieldError)
         assert len({found[i].signature for i in (0, 1, 3)}) == 3
         assert "message" not in repr(found[0])
+        with pytest.raises(InvalidFieldError, match="messages must be something to iterate over, not str"):
+            dan.sign_many("one", made)
         async with dan.sign_many((str(i) for i in range(1000)), made, concurrency=2) as run:
             async for result in run:
                 assert result.is_success

@@ -351,7 +351,9 @@ async def test_the_client_must_be_a_client() -> None:
     """Passing something else as the client is named."""
     with pytest.raises(InvalidFieldError, match="client must be a DanClient"):
         await generate_session_key(smart_account_client=Account(), client="wss://dan.example")
-    with pytest.raises(InvalidFieldError, match="network must be a network"):
+    with pytest.raises(
+        InvalidFieldError, match=r"network must be a network.*DanClient\.connect\(\) takes a URL"
+    ):
         DanClient("wss://dan.example")
 
 

@@ -114,7 +114,12 @@ async def test_without_a_spare_nothing_is_signed() -> None:
     }
     (failed,) = [o for o in caught.value.nodes if not o.is_success]
     assert (failed.attempts, failed.step) == (3, "challenge")
+    assert "Allow fewer with min_parties" in caught.value.hint
     assert not fake.called("dan_keygen")
+    fake.misbehaviour[fake.operator(3)] = refuse_connections
+    with pytest.raises(QuorumError, match="1 node is ready") as caught:
+        await keygen(fake, request(2, 3), interactive=True)
+    assert "min_parties" not in caught.value.hint  # fewer than t would not do
 
 
 async def test_a_node_that_hangs_until_the_deadline_has_failed() -> None:

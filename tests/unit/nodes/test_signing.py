@@ -331,6 +331,7 @@ async def test_what_the_nodes_refuse_is_told_apart(code, error):
     assert not caught.value.retryable
     assert len(caught.value.nodes) >= 3
     assert all(isinstance(outcome.error, NodeRefusedError) for outcome in caught.value.nodes)
+    assert all(outcome.elapsed_s > 0 for outcome in caught.value.nodes)
     assert isinstance(caught.value, QuorumError)
 
 
