@@ -201,7 +201,11 @@ def sbom(session: nox.Session) -> None:
     session.run(python, "-m", "pip", "uninstall", "-q", "-y", "pip", "setuptools", external=True)
     DIST.mkdir(exist_ok=True)
     target = DIST / "dan_async.cdx.json"
-    options = ("--pyproject", "pyproject.toml", "--mc-type", "library", "--output-reproducible", "--validate")
+    version = re.findall('"(.+)"', (ROOT / "dan_async" / "_version.py").read_text())[-1]
+    project = folder / "pyproject.toml"  # the tool does not look for a dynamic version
+    stated = (ROOT / "pyproject.toml").read_text().replace('dynamic = ["version"]', f'version = "{version}"')
+    project.write_text(stated)
+    options = ("--pyproject", str(project), "--mc-type", "library", "--output-reproducible", "--validate")
     session.run("cyclonedx-py", "environment", *options, "--output-file", str(target), python)
 
 

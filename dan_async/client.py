@@ -315,8 +315,8 @@ class DanClient:
             ClientClosedError: The client was closed.
             DanError: Any other failure, named; see docs/reference/errors.md.
         """
-        network, deadline = await self._begin(timeout)  # before any other value is looked at
-        request = SessionKeyRequest(
+        make_request = partial(
+            SessionKeyRequest,
             wallet=wallet,
             auth=auth,
             smart_account_client=smart_account_client,
@@ -338,7 +338,13 @@ class DanClient:
             on_report=on_report,
             reference=reference,
         )
-        return await self._generate(network, request, deadline)
+        if timeout is not None:
+            await self._open()
+            make_request()  # of several wrong values the first of the parameters is named
+        network, deadline = await self._begin(
+            timeout
+        )  # the work of many calls at once is spread from here on
+        return await self._generate(network, make_request(), deadline)
 
     def _generate(
         self,

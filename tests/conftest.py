@@ -41,7 +41,9 @@ class NamedTestsRan:
         """Have the session fail."""
         if os.environ.get("CI") != "true":
             self.missing -= self.skipped
-        if self.missing and exitstatus == pytest.ExitCode.OK:
+        if exitstatus != pytest.ExitCode.OK:
+            self.missing = set()  # what failed comes first
+        elif self.missing:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -125,7 +125,8 @@ def examples_page() -> str:
         "",
     ]
     for path in sorted((ROOT / "examples").rglob("*")):
-        language = {".py": "python", ".html": "html"}.get(path.suffix)
+        languages = {".py": "python", ".html": "html", ".yaml": "yaml", "Dockerfile": "dockerfile"}
+        language = languages.get(path.suffix or path.name)
         if language and "__pycache__" not in path.parts:
             name = path.relative_to(ROOT).as_posix()
             lines += [

@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 
 from dan_async import DanClient, GatewayNetwork, LocalWallet
-from dan_async.devnet import Delay, NodeLimits
-from dan_async.devnet.gateway import GatewayLimits, exchange
+from dan_async.devnet import Delay, NodeLimits, gateway
+from dan_async.devnet.gateway import GatewayLimits
 from dan_async.errors import NodeCode
 from tests.devnet.raw_client import connect
 from tests.helpers import assert_runs_under, wait_until
@@ -310,16 +310,16 @@ async def test_a_long_request_holds_the_loop_for_a_moment_only(devnet):
 
 async def test_a_gateway_reads_and_hashes_long_messages_in_a_thread(devnet, monkeypatch):
     """It cannot check whose they are, so it costs its loop nothing."""
-    digest = exchange.sign_request_digest
-    accept = exchange.accept
+    digest = gateway.sign_request_digest
+    accept = gateway.accept
     threads = []
 
     def seen(function, *arguments, **options):
         threads.append(threading.current_thread() is threading.main_thread())
         return function(*arguments, **options)
 
-    monkeypatch.setattr(exchange, "sign_request_digest", partial(seen, digest))
-    monkeypatch.setattr(exchange, "accept", partial(seen, accept))
+    monkeypatch.setattr(gateway, "sign_request_digest", partial(seen, digest))
+    monkeypatch.setattr(gateway, "accept", partial(seen, accept))
     data = {
         "types": {"Main": [{"name": "numbers", "type": "uint256[]"}]},
         "primaryType": "Main",

@@ -107,8 +107,10 @@ class TimedClient(DanClient):
 
     report: Report
 
-    def _generate(self, network: Any, request: SessionKeyRequest) -> Awaitable[DanSessionKeyPayload]:
-        return timed(self.report, "keygen", super()._generate(network, request))
+    def _generate(
+        self, network: Any, request: SessionKeyRequest, *arguments: Any, **options: Any
+    ) -> Awaitable[DanSessionKeyPayload]:
+        return timed(self.report, "keygen", super()._generate(network, request, *arguments, **options))
 
 
 async def timed(report: Report, name: str, call: Awaitable[T], *, most_s: float = CALL_S) -> T:

@@ -92,6 +92,8 @@ async def test_no_more_is_written_than_the_peer_has_read(writers: Writers) -> No
 
 async def test_one_timer_serves_a_thousand_calls(writers: Writers) -> None:
     """While nothing can be written, the loop has next to nothing to do."""
+    if not isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):
+        pytest.skip("only asyncio's own loop shows its timers")
     writers.line.unread = 100
     tasks = [writers.start(number) for number in range(1000)]
     await asyncio.sleep(0)

@@ -136,7 +136,11 @@ def test_echoes_without_a_book_are_blamed_on_their_sender(body):
     assert (abort.reason, abort.culprits) == (Reason.MALFORMED_MESSAGE, (2,))
 
 
-@pytest.mark.parametrize("body", [b"garbage", signed(2, by=3), join_parts((b"message", b"no signature"))])
+@pytest.mark.parametrize(
+    "body",
+    [b"garbage", signed(2, by=3), join_parts((b"message", b"no signature"))],
+    ids=["garbage", "signed by another", "no signature"],
+)
 def test_a_commitment_that_is_not_signed_is_not_taken(body):
     """Nobody could be shown it later."""
     with pytest.raises(DkgAbort) as caught:
