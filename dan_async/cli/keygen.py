@@ -48,6 +48,7 @@ from dan_async.wallets.base import Wallet
 _THROWAWAY = (
     "No wallet was named: the owner is a throwaway key, made for this one session and then forgotten."
 )
+_UNDECIDED = "dan-async sessions recover finds out whether the key was made"
 _SESSION = "The session"
 _OUTPUT = "Output"
 
@@ -209,7 +210,17 @@ def _make(
             store = None if open_store is None else await stack.enter_async_context(open_store())
             dan = await stack.enter_async_context(network.client(timeouts, store))
             status.step(f"Asking {network.describe()} for a key …")
-            session = await dan.generate_session_key(wallet=_ReportingWallet(wallet, status), **parameters)
+            try:
+                session = await dan.generate_session_key(
+                    wallet=_ReportingWallet(wallet, status), **parameters
+                )
+            except DanError as error:
+                left = (
+                    None if store is None or error.request_id is None else await store.get(error.request_id)
+                )
+                if left is not None and left.state == "pending":
+                    note(_UNDECIDED)
+                raise
             return session, None if store is None else await record_of_session(store, session)
 
     with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as status:
@@ -220,7 +231,7 @@ def _make(
         except Stopped as stop:
             if open_store is None:
                 raise
-            note("interrupted: dan-async sessions recover finds out whether the key was made")
+            note(f"interrupted: {_UNDECIDED}")
             raise typer.Exit(ReportedCode(stop.exit_code)) from None
     warnings.show()
     return found
