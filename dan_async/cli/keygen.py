@@ -42,7 +42,7 @@ from dan_async.cli.session_file import as_table, masked, reserve
 from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
 from dan_async.session import DanSessionKeyPayload
-from dan_async.types import TypedData
+from dan_async.types import RequestId, TypedData
 from dan_async.wallets.base import Wallet
 
 _THROWAWAY = (
@@ -215,9 +215,8 @@ def _make(
                     wallet=_ReportingWallet(wallet, status), **parameters
                 )
             except DanError as error:
-                left = (
-                    None if store is None or error.request_id is None else await store.get(error.request_id)
-                )
+                asked = RequestId(error.request_id or "")
+                left = await store.get(asked) if store is not None and asked else None
                 if left is not None and left.state == "pending":
                     note(_UNDECIDED)
                 raise
