@@ -77,7 +77,7 @@ if __name__ == "__main__":
                 arguments[1] if len(arguments) > 1 else "devnet://2-of-3",
             )
         )
-    except DanError as error:
+    except (DanError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped: run it again to go on")

@@ -42,12 +42,13 @@ from dan_async.cli.session_file import as_table, masked, reserve
 from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
 from dan_async.session import DanSessionKeyPayload
-from dan_async.types import TypedData
+from dan_async.types import RequestId, TypedData
 from dan_async.wallets.base import Wallet
 
 _THROWAWAY = (
     "No wallet was named: the owner is a throwaway key, made for this one session and then forgotten."
 )
+_UNDECIDED = "dan-async sessions recover finds out whether the key was made"
 _SESSION = "The session"
 _OUTPUT = "Output"
 
@@ -209,7 +210,16 @@ def _make(
             store = None if open_store is None else await stack.enter_async_context(open_store())
             dan = await stack.enter_async_context(network.client(timeouts, store))
             status.step(f"Asking {network.describe()} for a key …")
-            session = await dan.generate_session_key(wallet=_ReportingWallet(wallet, status), **parameters)
+            try:
+                session = await dan.generate_session_key(
+                    wallet=_ReportingWallet(wallet, status), **parameters
+                )
+            except DanError as error:
+                asked = RequestId(error.request_id or "")
+                left = await store.get(asked) if store is not None and asked else None
+                if left is not None and left.state == "pending":
+                    note(_UNDECIDED)
+                raise
             return session, None if store is None else await record_of_session(store, session)
 
     with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as status:
@@ -220,7 +230,7 @@ def _make(
         except Stopped as stop:
             if open_store is None:
                 raise
-            note("interrupted: dan-async sessions recover finds out whether the key was made")
+            note(f"interrupted: {_UNDECIDED}")
             raise typer.Exit(ReportedCode(stop.exit_code)) from None
     warnings.show()
     return found

@@ -188,6 +188,11 @@ def choose_network(
 
 def _read_network(name: str, option: str) -> NetworkFile:
     """Read the network file that an option or the environment names, or that the user's folder has under that name."""
+    if "://" in name:  # DanClient.connect takes it
+        raise ConfigurationError(
+            f"{option} must be a network file, or the name of one",
+            hint="For others use --gateway URL, --node URL=OPERATOR, or where keys are made --devnet T-of-N",
+        )
     try:
         file = NetworkFile.read(find_network_file(name))
         if file.gateway is not None:

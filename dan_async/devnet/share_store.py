@@ -275,7 +275,8 @@ def _lock(folder: Path) -> int | None:
     except BlockingIOError:
         os.close(descriptor)
         raise ShareStoreError(
-            f"the folder {folder} is in use by another node", hint="Give each node a folder of its own"
+            f"the folder {folder} is in use by another node",
+            hint="Stop the node that runs there, or give each a folder of its own",
         ) from None
     return descriptor
 

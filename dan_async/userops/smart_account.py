@@ -161,6 +161,9 @@ class SmartAccountClient:
             is_shared=True,
         )
 
+    def __repr__(self) -> str:
+        return f"SmartAccountClient({self._address or 'address not asked for yet'}, {self._kind!r}, chain {self._chain_id})"
+
     # --- for generate_session_key -------------------------------------------------------------------------------------
 
     @property
@@ -325,7 +328,9 @@ class SmartAccountClient:
             UserOperationRevertedError: Its calls were reverted.
             UserOperationTimeoutError: It is not on the chain yet.
             BundlerError: The bundler answered with an error.
+            InvalidFieldError: That is no hash; nobody was asked.
         """
+        from_hex(user_operation_hash, field="user_operation_hash", length=32, prefix=True)
         return await self._bundler.wait_for_receipt(
             user_operation_hash, deadline=self._deadline(timeout), allow_revert=allow_revert
         )

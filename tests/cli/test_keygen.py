@@ -22,7 +22,7 @@ import pytest
 
 from dan_async import DanSessionKeyPayload, LocalWallet
 from dan_async.cli.options import PRIVATE_KEY_VARIABLE
-from dan_async.devnet import Devnet
+from dan_async.devnet import Delay, Devnet
 from tests.cli.conftest import Do, Run, command
 
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
@@ -343,6 +343,37 @@ def test_fewer_holders_are_accepted_on_request(run: Run, devnet_in_a_thread: tup
     assert "Allow fewer with --min-parties" in refused.err
     with mock.patch("sys.stdin", io.TextIOWrapper(io.BytesIO(KEY.encode()))):
         assert run(*options, "--min-parties", "2").code == 0
+
+
+def test_a_keygen_that_came_to_no_end_says_how_to_go_on(
+    run: Run, devnet_in_a_thread: tuple[Devnet, Do], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes may have made the key after all; a failure that left no record says nothing of it."""
+    net, do = devnet_in_a_thread
+    monkeypatch.setenv("DAN_ASYNC_PRIVATE_KEY", KEY)
+    named = [part for one in net.endpoints for part in ("--node", f"{one.url}={one.operator}")]
+    options = (
+        "keygen",
+        *named,
+        "--chain-id",
+        "1",
+        "--store",
+        f"sqlite:///{tmp_path}/keys.db",
+        "--timeout",
+        "1",
+    )
+
+    async def delay() -> None:
+        net.faults[0] = Delay(seconds=3, methods=["dan_keygen"])
+
+    do(delay())
+    undecided = run(*options, "--reference", "agent")
+    assert undecided.code == 1
+    assert (
+        "dan-async sessions recover finds out whether the key was made\nerror: the deadline" in undecided.err
+    )
+    taken = run(*options, "--reference", "agent")
+    assert "Choose another --reference" in taken.error
 
 
 def test_an_interrupted_keygen_with_a_store_says_how_to_go_on(tmp_path: Path) -> None:

@@ -179,6 +179,14 @@ def test_an_operator_that_is_named_twice_is_refused_at_once(tmp_path: Path) -> N
         choose(network=str(file))
 
 
+@pytest.mark.parametrize("text", ["devnet://2-of-3", "wss://gateway.example/v1"])
+def test_a_url_is_no_network_file(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though a program takes it from the same variable: the error has the options for it."""
+    monkeypatch.setenv("DAN_ASYNC_NETWORK", text)
+    with pytest.raises(ConfigurationError, match=r"^DAN_ASYNC_NETWORK must be a network file.*--gateway URL"):
+        choose()
+
+
 def test_a_file_names_its_chain(tmp_path: Path) -> None:
     """So that --chain-id need not; a devnet of the command's own has one as well."""
     nodes = tuple(NodeEndpoint(f"wss://{n}.example", f"0x{n:040x}") for n in (1, 2, 3))

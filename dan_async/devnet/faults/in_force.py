@@ -223,7 +223,7 @@ class FaultBoard(MutableMapping[int, tuple[Fault, ...]]):
             raise InvalidFieldError(
                 "faults", "must be a Fault, a list of them, or None", hint="For example Delay(seconds=2)"
             )
-        self._faults[check_int("index", index, least=0, most=len(self._faults) - 1)] = listed
+        self._faults[check_int("index of faults", index, least=0, most=len(self._faults) - 1)] = listed
         self._apply(index, listed)
 
     def __delitem__(self, index: int) -> None:

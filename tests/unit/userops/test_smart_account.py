@@ -43,7 +43,9 @@ async def test_an_operation_is_built_signed_and_sent(version: str) -> None:
     """Nonce, price, gas and calls are where they belong, and the owner's signature is over the hash."""
     world, wallet = World(version), LocalWallet(b"\x01" * 32)
     account = await account_in(world, signer=wallet)
+    assert "address not asked for yet" in repr(account)
     sent = await account.send_user_operation([CALL])
+    assert repr(account).startswith(f"SmartAccountClient({ACCOUNT}, SimpleAccount(")
     operation = world.operations[sent]
     assert (operation.sender, operation.nonce) == (ACCOUNT, account.lanes.key() << 64)
     assert (operation.max_fee_per_gas, operation.max_priority_fee_per_gas) == (100, 5)
@@ -229,6 +231,8 @@ async def test_waiting_ends_with_the_hash() -> None:
         await account.wait_for_receipt(sent, timeout=0.05)
     assert caught.value.user_operation_hash == sent
     assert isinstance(caught.value, TimeoutError)
+    with pytest.raises(InvalidFieldError, match="user_operation_hash must hold 32 bytes, not 1"):
+        await account.wait_for_receipt("0x11")
 
 
 async def test_a_reverted_operation_is_an_error_with_its_receipt() -> None:

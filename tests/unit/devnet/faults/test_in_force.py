@@ -378,7 +378,7 @@ def test_the_board_takes_one_fault_a_list_or_none():
 def test_the_board_refuses_nodes_that_do_not_exist(index):
     """A fault at no node would test nothing."""
     board = FaultBoard(3, lambda index, faults: None)
-    with pytest.raises(InvalidFieldError):
+    with pytest.raises(InvalidFieldError, match="index of faults must be"):
         board[index] = Crash()
 
 
