@@ -234,6 +234,7 @@ class _Program:
                     if found := announced.search(self._output):
                         return found[1].decode()
                     await asyncio.sleep(0.02)
+        await asyncio.wait([self._reading], timeout=1)  # its last words may still be in the pipe
         words = self._output[-400:].decode(errors="replace").strip()
         raise DanError(f"{self.name} did not start: {words or 'it printed nothing'}")
 
