@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from attrs import field, frozen
 
-from dan_async._values import MAX_SAFE_INT, check_int, check_text
+from dan_async._values import MAX_SAFE_INT, check_instance, check_int, check_list, check_text
 from dan_async.config import NodeEndpoint, Threshold, TransportOptions, check_operators, check_url
 from dan_async.errors import ConfigurationError, InvalidFieldError, require_extra
 
@@ -85,6 +85,8 @@ class NetworkFile:
     chain: ChainEndpoints | None = None
 
     def __attrs_post_init__(self) -> None:
+        for place, node in enumerate(check_list("nodes", self.nodes)):
+            check_instance(f"nodes[{place}]", node, NodeEndpoint)
         check_operators(self.nodes)
 
     @classmethod

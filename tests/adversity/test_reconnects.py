@@ -103,6 +103,7 @@ async def bench(retry: RetryPolicy = PATIENT) -> AsyncIterator[Bench]:
         await made.node.aclose()
 
 
+@pytest.mark.long
 async def test_a_thousand_requests_survive_cuts_in_the_middle() -> None:
     """The line is cut five times with hundreds in flight; each request is repeated as it was and answered once."""
     async with bench() as at, assert_runs_under(40), asyncio.TaskGroup() as group:

@@ -139,6 +139,7 @@ async def run_published(common: dict[str, Any], **job: Any) -> Any:
     return said["result"]
 
 
+@pytest.mark.long
 async def test_a_session_granted_in_typescript_is_used_from_python(
     contracts: BiconomyContracts,
     published: Callable[..., Awaitable[Any]],
@@ -167,6 +168,7 @@ async def test_a_session_granted_in_typescript_is_used_from_python(
     assert contracts.tokens(shop) == 14
 
 
+@pytest.mark.long
 async def test_a_session_granted_in_python_is_used_from_typescript(
     contracts: BiconomyContracts,
     published: Callable[..., Awaitable[Any]],

@@ -280,6 +280,7 @@ def test_what_cannot_be_settled_is_exit_code_1(run: Run, records: list[StoredSes
     assert (settled["id"], settled["settlement"]) == (records[3].record_id, "undecided")
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_the_store_as_it_is(records: list[StoredSession], tmp_path: Path) -> None:
     """Here the nodes take connections, and say nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

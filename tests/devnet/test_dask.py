@@ -61,6 +61,7 @@ def rows(count: int) -> list[dict[str, Any]]:
     return [{"reference": f"row {i}", "private_key": f"{i + 1:064x}", "chain_id": 1} for i in range(count)]
 
 
+@pytest.mark.long
 async def test_a_worker_dies_halfway(cluster: Any, devnet: Devnet, setup: WorkerSetup) -> None:
     """One of two workers is killed: every row has one key in the store, and no node has made another."""
     given = rows(24)

@@ -181,6 +181,7 @@ async def test_health(net: Devnet) -> None:
         assert (await dan.network.health()).live == 1
 
 
+@pytest.mark.long
 async def test_three_of_five_with_a_node_down() -> None:
     """A gateway cannot make a key of five parties with four nodes; once the fifth is back it can."""
     async with Devnet(threshold=3, parties=5) as devnet:

@@ -136,6 +136,7 @@ async def at_page(window: Browser) -> tuple[web.AppRunner, str]:
     return runner, origin
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 async def test_a_page_in_a_browser(make_devnet: Any) -> None:
     """It reaches neither node nor gateway of the usual devnet, and both where it is allowed."""

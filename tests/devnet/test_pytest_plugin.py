@@ -69,6 +69,7 @@ async def run_theirs(folder: Path, test: str, *options: str) -> tuple[int | None
     return process.returncode, output.decode()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["auto", "strict"])
 async def test_the_fixtures_are_running_networks(mode: str, tmp_path: Path) -> None:
     """In both modes of pytest-asyncio, and with nothing in a conftest."""

@@ -146,6 +146,7 @@ async def test_a_lock_that_is_let_go_is_waited_for(open_store: OpenStore, tmp_pa
     assert await store.get(record.record_id) == record
 
 
+@pytest.mark.long
 async def test_corrupted_pages_are_clear_errors(open_store: OpenStore, tmp_path: Path) -> None:
     """Whichever page is overwritten, reading gives whole records and errors of ours, never garbage."""
     store = open_store()

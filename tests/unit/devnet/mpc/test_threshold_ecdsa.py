@@ -96,6 +96,7 @@ def nonces_seen():
     return set()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch", range(2))
 def test_a_hundred_signatures(two, nonces_seen, batch):
     """None invalid, none with high s, no nonce twice, both recovery ids about equally often."""
