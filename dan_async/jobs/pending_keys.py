@@ -18,6 +18,7 @@ from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
     ClientClosedError,
+    DanError,
     InvalidFieldError,
     NodeCode,
     OverloadedError,
@@ -95,6 +96,8 @@ class _Call:
         self.asked: asyncio.Future[TypedData] = loop.create_future()
         self.signature: asyncio.Future[str] = loop.create_future()
         self.on_report: OnReport | None = None
+        #: What those who are completing it are told, once it was called off.
+        self.why_off: DanError | None = None
 
     async def sign(self, typed_data: TypedData) -> str:
         self.asked.set_result(typed_data)
@@ -104,8 +107,9 @@ class _Call:
         if self.on_report is not None:
             self.on_report(report)
 
-    async def call_off(self) -> None:
+    async def call_off(self, why: DanError) -> None:
         """End it: as if its owner had declined, so that no record is left, if nobody has signed yet."""
+        self.why_off = why
         if not self.signature.done():
             self.signature.set_exception(WalletRefusedError("it was called off", hint="Begin again"))
             self.signature.exception()  # marks it as seen: the call may have ended before
@@ -125,6 +129,10 @@ class _Call:
             return self.task.result()
         except WalletTimeoutError as error:
             raise _too_late() from error
+        except WalletRefusedError as error:
+            if self.why_off is None:
+                raise
+            raise self.why_off from error
 
 
 @define(eq=False)
@@ -201,7 +209,7 @@ class PendingSessionKeys:
             self._begun.pop(pending_id, None)
         for pending_id, begun in late:
             if begun.call is not None:
-                await begun.call.call_off()
+                await begun.call.call_off(_too_late(pending_id))
             else:  # anything else than that it waits is for the client's store to keep
                 await self._records.store.delete(pending_id, expected="waiting" if self._keeper else None)
         waiting = len(self._begun) + self._beginning
@@ -364,7 +372,7 @@ class PendingSessionKeys:
         else:
             is_gone = not begun.call.signature.done()
             if is_gone:
-                await begun.call.call_off()
+                await begun.call.call_off(_too_late(request_id))
         if is_gone:
             self._begun.pop(request_id, None)
         return is_gone
@@ -372,8 +380,9 @@ class PendingSessionKeys:
     async def aclose(self) -> None:
         """End the calls; records stay in the client's store, to be completed by others."""
         self._is_closed = True
+        closed = ClientClosedError("the client was closed", hint="Make a new DanClient, and begin again")
         calls = [begun.call for begun in self._begun.values() if begun.call is not None]
-        await asyncio.gather(*(call.call_off() for call in calls))
+        await asyncio.gather(*(call.call_off(closed) for call in calls))
 
 
 async def _check_signature(sign: Sign, owner: Address, challenge: str, typed_data: TypedData) -> EoaAuth:
