@@ -135,7 +135,7 @@ async def test_million_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         stdout, stderr = await asyncio.wait_for(process.communicate(), 50)
         assert (process.returncode, stderr) == (0, b"")
         assert stdout.decode().splitlines()[-1] == expected
-    assert (tmp_path / "keys.key").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "agents.key").stat().st_mode & 0o777 == 0o600
 
 
 async def test_in_a_web_server() -> None:
