@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from dan_async.crypto.abi import encode_arguments
-from dan_async.crypto.address import to_checksum_address
-from dan_async.crypto.hashes import keccak256
 from dan_async.deadline import Deadline, cancel_and_wait, carry_through
 from dan_async.errors import ConfigurationError, DanError, RpcError
 from dan_async.network_file import ChainEndpoints
 from dan_async.types import Address
 from dan_async.user_operation import ENTRY_POINTS
+from dan_async.userops.account_kinds import first_created
 from dan_async.userops.service import JsonRpcService
 
 #: What npm installs all of it with, in any folder that the command is run in or below.
@@ -193,7 +192,7 @@ class _Contracts:
     async def put_entry_point(self, sender: str, address: Address, bytecode: str) -> None:
         """Put an entry point at its own address, and beside it the contract that its constructor makes."""
         deployed = (await self.transact(sender, data=bytecode))["contractAddress"]
-        creator, own_creator = _first_created(deployed), _first_created(address)
+        creator, own_creator = first_created(deployed), first_created(address)
         code = await self.code_at(deployed)
         # The creator's address is an immutable: part of the code.
         await self.ask("anvil_setCode", address, code.replace(creator[2:].lower(), own_creator[2:].lower()))
@@ -274,11 +273,6 @@ def _alto_options(rpc_url: str, port: int) -> list[str]:
         "max-bundle-interval": "100",
     }
     return [part for name, value in options.items() for part in (f"--{name}", value)]
-
-
-def _first_created(contract: str) -> Address:
-    """Return the address of the first contract that a contract creates: of RLP of its address and the nonce 1."""
-    return to_checksum_address(keccak256(b"\xd6\x94" + bytes.fromhex(contract[2:]) + b"\x01")[12:])
 
 
 def _node_modules(start: Path) -> Path:

@@ -53,7 +53,7 @@ class _Batch:
     """Requests that wait to be sent, or are on their way."""
 
     members: list[_Member] = field(factory=list)
-    timers: list[asyncio.TimerHandle] = field(factory=list)
+    timer: asyncio.TimerHandle | None = None
 
     @property
     def length(self) -> int:
@@ -92,7 +92,7 @@ class KeygenBatches:
         if batch is None:
             batch = self._waiting[key] = _Batch()
             wait_s = _LONGEST_S if self._running[key] >= _MOST_RUNNING else _GATHER_S
-            batch.timers.append(loop.call_later(wait_s, self._begin, key, nodes))
+            batch.timer = loop.call_later(wait_s, self._begin, key, nodes)
         member = _Member(
             opened.setup.request_id,
             request.params,
@@ -121,8 +121,8 @@ class KeygenBatches:
         if len(batch.members) == 1:
             _drop(batch)
             return
-        for timer in batch.timers:
-            timer.cancel()
+        if batch.timer is not None:
+            batch.timer.cancel()
         self._running[key] += 1
         task = asyncio.create_task(self._run(key, batch, nodes), name=f"a batch of {len(batch.members)} keys")
         self._tasks.add(task)
@@ -171,8 +171,8 @@ class KeygenBatches:
 
 def _drop(batch: _Batch) -> None:
     """Have all that has no answer yet asked alone."""
-    for timer in batch.timers:
-        timer.cancel()
+    if batch.timer is not None:
+        batch.timer.cancel()
     for member in batch.members:
         for future in member.answers.values():
             if not future.done():

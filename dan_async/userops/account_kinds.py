@@ -173,8 +173,7 @@ class SimpleAccount:
         """Return how it is deployed; with its address, if the factory is the well-known one."""
         usual = _SIMPLE_FACTORIES[self.version]
         # The factory's first contract is the account's code, which each account's proxy is made for.
-        first = keccak256(b"\xd6\x94" + bytes.fromhex(usual[2:]) + b"\x01")[12:]
-        start = (to_checksum_address(first), encode_call("initialize(address)", owner))
+        start = (first_created(usual), encode_call("initialize(address)", owner))
         init_code = _proxy_code(self.version) + encode_arguments("(address,bytes)", start)
         factory = self.factory or usual
         return FactoryCall(
@@ -497,6 +496,11 @@ class Nexus:
         data = encode_arguments("(address,bytes)", (parse_address("previous", previous), teardown))
         arguments = (_VALIDATOR_TYPE, _module(module), data)
         return Call(account, 0, encode_call("uninstallModule(uint256,address,bytes)", *arguments))
+
+
+def first_created(contract: str) -> Address:
+    """Return the address of the first contract that a contract creates: of RLP of its address and the nonce 1."""
+    return to_checksum_address(keccak256(b"\xd6\x94" + bytes.fromhex(contract[2:]) + b"\x01")[12:])
 
 
 def _created_at(factory: Address, salt: bytes, init_code_hash: bytes) -> Address:

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from dan_async.crypto import keccak256, to_checksum_address
 from dan_async.crypto.abi import decode_arguments, encode_arguments, encode_call
 from dan_async.types import EntryPointVersion
 from dan_async.user_operation import ENTRY_POINTS
+from dan_async.userops.account_kinds import first_created
 
 HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"
@@ -41,11 +41,6 @@ _START_S = 100.0
 #: Anvil's development keys, known to everyone: the second and third are Alto's.
 _EXECUTOR = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"
 _UTILITY = "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a"
-
-
-def first_created(contract: str) -> str:
-    """The address of the first contract that a contract creates: the hash of RLP of its address and the nonce 1."""
-    return to_checksum_address(keccak256(b"\xd6\x94" + bytes.fromhex(contract[2:]) + b"\x01")[12:])
 
 
 def require_chain(environment: Mapping[str, str] = os.environ) -> str:
