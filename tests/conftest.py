@@ -18,8 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 SECURITY_PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "security.md"
+
+# How long one example takes says more about the machine than about the code; the time-out of the whole test stays.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 class NamedTestsRan:

@@ -179,7 +179,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(changes=st.dictionaries(st.sampled_from([*EXTENDED, "jwt", "other"]), JSON, max_size=4))
 def test_any_json_gives_a_payload_or_our_error(changes: dict[str, Any]) -> None:
     """Whatever a file holds, the result is a payload that gives it back, or a DanError."""

@@ -431,7 +431,7 @@ def test_a_message_of_another_round():
     expect(group, take(group, "echoes"), Reason.MALFORMED_MESSAGE, (2,))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.sampled_from(STEPS), st.integers(0, 10**6), st.sampled_from([2, 3]))
 def test_a_flipped_bit_anywhere_ends_the_key_generation(step, bit, sender):
     """In any message of any round: party 1 aborts, in this step or at the latest when the key would be released."""

@@ -32,7 +32,7 @@ def expect_ban(call):
     assert (caught.value.reason, caught.value.ban) == (PairReason.OT_EXTENSION_CHECK, True)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**BATCH - 1))
 def test_the_receiver_has_the_string_it_chose_in_each_transfer(choices):
     """t_j is q_j, or q_j xor Δ; for all choices, also all zeros or ones."""
@@ -69,7 +69,7 @@ def test_the_choices_are_masked_in_what_the_check_shows():
     assert hash_rows(CHOICES, *elements) != check
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, EXTENSION_BYTES * 8 - 1))
 def test_a_message_with_one_bit_changed_bans_the_pair(bit):
     """Nonce, matrix, x or hash."""

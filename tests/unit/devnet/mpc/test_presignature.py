@@ -86,7 +86,7 @@ def abort_of(call):
     return caught.value
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(scalars, scalars, st.binary(min_size=32, max_size=32))
 def test_the_signature_is_that_of_the_key(key, nonce, digest):
     """For any key, nonce and digest: coincurve recovers the key, s is low, r is that of R'."""
@@ -214,7 +214,7 @@ def test_a_wrong_digest_does_not_spend_it(digest):
     assert not presignature.is_spent
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 1), st.integers(0, 255))
 def test_a_wrong_share_makes_no_signature(which, bit):
     """One bit of u or w: nothing is released that does not verify."""

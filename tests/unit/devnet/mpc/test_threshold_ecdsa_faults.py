@@ -515,7 +515,7 @@ def test_a_ban_stops_sessions_that_are_under_way(step):
     expect(calls[step], PairReason.BANNED, (2,), ban=True)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sampled_from(["commits", "multiplies"]), st.integers(0, 10**6))
 def test_a_flipped_bit_anywhere_ends_in_an_abort_or_does_no_harm(step, bit):
     """In any message of either round, header included: nobody gets a wrong signature, or another exception."""

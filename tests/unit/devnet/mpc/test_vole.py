@@ -30,7 +30,7 @@ def expect(call, reason, ban):
     assert (caught.value.reason, caught.value.ban) == (reason, ban)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(scalars, scalars)
 @example(0, 0)
 @example(1, ORDER - 1)
@@ -102,7 +102,7 @@ def test_masks_are_bound_to_context_message_and_nonce():
     assert len(salts) == 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, REPLY_BYTES * 8 - 1))
 def test_a_reply_with_one_bit_changed_is_caught(bit):
     """In the nonce, any correction of a chosen transfer, η or the hash. A correction that was not chosen is not even used."""
