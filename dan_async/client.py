@@ -281,9 +281,9 @@ class DanClient:
             auth: The owner, instead of a wallet: a ``PasskeyAuth`` (docs/how-to/passkeys.md). A passkey has no address, so
                 the payload's is *eoa_address* of *hardcoded_values*, else the smart account's.
             smart_account_client: A smart account, whose signer is the owner's wallet unless another is given.
-            browser_wallet: The seed's name for a wallet that is asked instead of the account's signer.
+            browser_wallet: A wallet that is asked instead of the account's signer; TypeScript's *browserWallet*.
             hardcoded_values: Any of eoa_address, hex_eph_sk_without_0x, threshold, parties_number, chain_id, under these
-                names or the seed's; a value that is also given directly must be the same.
+                names or in camelCase; a value that is also given directly must be the same.
             duration: How long the ephemeral key lives: whole seconds, 1 to 31 536 000 (365 days), also as a ``timedelta``.
             chain_id: The chain; else the account's, else the one in a bundler URL …/api/v2/<chain id>/… or …/api/v3/….
             threshold: t, how many nodes must sign; if None the network's default, or a majority of another *parties_number*.
@@ -535,7 +535,7 @@ class DanClient:
         Args:
             message: Text or bytes, signed as a personal message (EIP-191); typed data (EIP-712) as a mapping; or a user
                 operation, as a mapping of userOperation, entryPointVersion, entryPointAddress and chainId.
-            session: The session, as a payload, a ``DanModuleInfo`` or the seed's dict; its seven fields are enough.
+            session: The session, as a payload, a ``DanModuleInfo`` or its JSON as a dict; the seven fields are enough.
             request_type: ``"EIP191"``, ``"EIP712"``, ``"accountAbstractionTx"``, or ``"rawBytes"`` for a digest of 32
                 bytes (or their hex), which is signed as it is. Recognised by the message's form if None.
             chain_id: The chain that typed data or a user operation may be for, instead of the session's. 0 allows typed
@@ -787,7 +787,7 @@ class DanClient:
 
         Args:
             user_op: The operation, complete but for its signature.
-            session: The session, as a payload, a ``DanModuleInfo`` or the seed's dict.
+            session: The session, as a payload, a ``DanModuleInfo`` or its JSON as a dict.
             entry_point: The entry point's address; the well-known one of the operation's version if None.
             chain_id: The chain; the session's if None.
             permissions: The session's permissions: an operation that they do not allow is refused before it is sent.
@@ -1064,7 +1064,7 @@ async def generate_session_key(
     *, smart_account_client: SmartAccount, client: DanClient, **parameters: Any
 ) -> DanSessionKeyPayload:
     """
-    Make a session key for a smart account: the seed's own shape.
+    Make a session key for a smart account: the shape of the TypeScript ``generateSessionKey``.
 
     Args:
         smart_account_client: The account; its signer is asked to sign unless *browser_wallet* is given.
@@ -1087,7 +1087,7 @@ async def sign_message(
     message: Message, session: DanModuleInfo | Mapping[str, Any], *, client: DanClient, **parameters: Any
 ) -> Hex:
     """
-    Sign a message with a session's key: the shape of the seed's sibling, ``signMessage(message, danModuleInfo)``.
+    Sign a message with a session's key: the shape of the TypeScript ``signMessage(message, danModuleInfo)``.
 
     Args:
         message: The message.

@@ -275,7 +275,7 @@ def _show(
     in_full = reveal or (as_json and not is_kept)
     try:
         if as_json:
-            fields = session.to_dict()  # the seed's seven, as its TypeScript clients have them
+            fields = session.to_dict()  # the seven fields of the TypeScript clients
             result(json.dumps(fields if in_full else masked(fields)))
         else:
             as_table(session, reveal=in_full, kept=is_kept)

@@ -133,8 +133,8 @@ def _names(info: DanModuleInfo, usual: KeyAlgorithm) -> Iterator[tuple[KeyAlgori
     """
     Yield the algorithms and names under which the nodes may know the ephemeral key, the likely one first.
 
-    The seed's seven fields say neither; then it may be an ed25519 key of a gateway as well. Revision 0.1 has no names for
-    ephemeral keys: there the nodes know it by its public key.
+    The seven fields of the TypeScript clients say neither; then it may be an ed25519 key of a gateway as well. Revision
+    0.1 has no names for ephemeral keys: there the nodes know it by its public key.
     """
     yield info.eph_alg or usual, info.eph_id
     if info.eph_alg is None and usual != "ed25519":

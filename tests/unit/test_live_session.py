@@ -244,7 +244,7 @@ async def test_many_messages() -> None:
 
 
 def test_a_session_as_json() -> None:
-    """The extended form by default, so that it can be kept alive; the seed's on request."""
+    """The extended form by default, so that it can be kept alive; the seven fields on request."""
     made = session()
     text = made.to_json()
     assert DanSessionKeyPayload.from_json(text) == made

@@ -325,7 +325,7 @@ async def test_a_key_made_for_nothing_is_wiped(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_batch_takes_requests_in_every_form() -> None:
-    """The object, the seed's object and a mapping; a request object is whole, so that nothing shared touches it."""
+    """The object, TypeScript's object and a mapping; a request object is whole, so that nothing shared touches it."""
     account = AskedAccount()
     account.signer = WALLET
     given = [
@@ -344,7 +344,7 @@ async def test_a_batch_takes_requests_in_every_form() -> None:
 
 
 def test_a_request_is_read_from_every_form() -> None:
-    """By name and from the seed's object, over what is shared; a request is taken as it is."""
+    """By name and from TypeScript's object, over what is shared; a request is taken as it is."""
     given = {"wallet": WALLET, "chain_id": 1, "hardcoded_values": {"chainId": 1}}
     reference, make_request = read_request(given, {"chain_id": 2, "duration": 60, "reference": "r"})
     request = make_request()
