@@ -104,7 +104,7 @@ class DanAccount:
         if version == _TYPED and self._session.chain_id is not None:
             raise InvalidFieldError(
                 "signable_message",
-                "is typed data as hashes, of which nobody can read the chain",
+                "is typed data as hashes, from which the chain cannot be read",
                 hint="sign_typed_data() checks it; unsafe_sign_hash() signs any digest",
             )
         if version == _PERSONAL and digest == personal_message_digest(body):

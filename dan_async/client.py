@@ -636,7 +636,7 @@ class DanClient:
             An async context manager, whose *session* is the session as it is now.
 
         Raises:
-            ConfigurationError: A parameter is wrong, the session does not say when it expires, or the wallet asks a person.
+            ConfigurationError: A parameter is wrong, the session has no expiry, or the wallet asks a person.
             SessionExpiredError: On entering: it has expired already.
 
         Example::
@@ -651,8 +651,8 @@ class DanClient:
         if not check_bool("may_prompt", may_prompt) and owner.interactive:
             raise InvalidFieldError(
                 "wallet" if auth is None else "auth",
-                "asks a person, who may not expect it",
-                hint="Use a wallet that signs by itself, or say may_prompt=True",
+                "asks a person, which needs may_prompt=True",
+                hint="Use a wallet that signs by itself, or pass may_prompt=True",
             )
         lifetime_s = duration_s(duration)
         if record_id is not None:

@@ -51,7 +51,7 @@ class LiveSession:
     ) -> None:
         if session.expires_at is None:
             raise ConfigurationError(
-                "the session does not say when it expires", hint="Keep all its fields: to_dict(extended=True)"
+                "the session has no expiry", hint="Keep all its fields: to_dict(extended=True)"
             )
         self.session = session
         self.failure: DanError | None = None

@@ -362,8 +362,8 @@ class SigningOrder:
 
 def _mismatch(address: Address) -> SignatureCheckError:
     return SignatureCheckError(
-        f"the network's signature does not recover to the session's address {address}; it is withheld",
-        hint="The network signed with another key or another message. Suspect the gateway or the nodes",
+        f"the network's signature does not recover to the session's address {address}; it was discarded",
+        hint="The network signed another message or with another key: the gateway or the nodes may be dishonest",
         phase="signing",
     )
 

@@ -398,9 +398,7 @@ def _agreed(request: SessionKeyRequest) -> dict[str, Any]:
     for name, theirs in _ALSO_HARDCODED.items():
         given, hardcoded = getattr(request, name), getattr(request.hardcoded, theirs)
         if given is not None and hardcoded is not None and given != hardcoded:
-            raise InvalidFieldError(
-                name, "is given twice, and hardcoded_values says something else", hint="Give it once"
-            )
+            raise InvalidFieldError(name, "differs from the value in hardcoded_values", hint="Give it once")
         found[name] = hardcoded if given is None else given
     return found
 

@@ -738,7 +738,7 @@ def _reference(
     before = seen[digest[:16]] = seen.get(digest[:16], 0) + 1
     if row_id is not None:
         if before > 1:
-            raise InvalidFieldError("id", "stands twice in the input")
+            raise InvalidFieldError("id", "occurs twice in the input")
         return f"batch:id:{row_id}"
     return f"batch:{digest[:16].hex()}:{before}"
 

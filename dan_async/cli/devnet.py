@@ -160,7 +160,7 @@ def _read_faults(texts: Sequence[str], nodes: int) -> dict[int, list[Fault]]:
             raise ConfigurationError(f"{which}: {error.message}", hint=error.hint) from None
         if node >= nodes:
             raise ConfigurationError(
-                f"{which}: there is no node of that number", hint=f"The nodes are 0 to {nodes - 1}"
+                f"{which}: there is no such node", hint=f"The nodes are 0 to {nodes - 1}"
             )
         faults.setdefault(node, []).append(parsed)
     return faults
@@ -223,7 +223,7 @@ async def _start(net: Devnet, storage: Path | None, port: int | None) -> None:
     except OSError as error:
         if port is not None and error.errno == errno.EADDRINUSE:
             raise ConfigurationError(
-                f"--port: of the ports {port} to {port + net.threshold.n} one is in use",
+                f"--port: one of the ports {port} to {port + net.threshold.n} is in use",
                 hint="Name another one",
             ) from error
         if storage is None:

@@ -284,5 +284,5 @@ def _show(
             raise
         forget_output()
         raise DanError(
-            "the session was made, and nobody reads standard output", hint="It is lost. Run the command again"
+            "the session was made, but standard output is closed", hint="It is lost. Run the command again"
         ) from None

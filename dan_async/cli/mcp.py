@@ -120,7 +120,9 @@ def mcp(
     chosen = network.choose()
     may_make = bool(wallet.private_key_file or wallet.wallet_rpc or os.environ.get(PRIVATE_KEY_VARIABLE))
     if str(wallet.private_key_file) == "-":
-        raise ConfigurationError("--private-key-file: standard input is the agent's", hint="Name a file")
+        raise ConfigurationError(
+            "--private-key-file: standard input belongs to the agent", hint="Name a file"
+        )
     if not may_make and (permissions is not None or chain_id is not None):
         raise ConfigurationError(
             "--permissions and --chain-id are for sessions that the agent makes",

@@ -162,7 +162,7 @@ def choose_network(
             raise for_option(error, "--node") from None
         if len(nodes) == 1:
             raise ConfigurationError(
-                "--node is given once, and at least two nodes work together",
+                "--node is given only once, but at least two nodes must work together",
                 hint="Repeat --node for each node",
             )
     elif network is not None or os.environ.get(NETWORK_VARIABLE):
@@ -178,7 +178,7 @@ def choose_network(
     agreed = check_threshold(threshold, parties, usual=usual, parties_option="--parties")
     if file.nodes and agreed.n > len(file.nodes):
         raise ConfigurationError(
-            f"--parties asks for {agreed.n} nodes, and {len(file.nodes)} are named"
+            f"--parties asks for {agreed.n} nodes, but {len(file.nodes)} are named"
             if parties is not None
             else f"{named[0]}: {agreed} asks for more than the {len(file.nodes)} nodes that are named",
             hint="Name more nodes, or ask for fewer",

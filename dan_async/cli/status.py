@@ -153,7 +153,7 @@ def _choose(options: NetworkOptions, threshold: int | None, timeouts: Timeouts) 
             )
         if threshold > len(file.nodes):
             raise ConfigurationError(
-                f"--threshold asks for {threshold} nodes, and {len(file.nodes)} are named",
+                f"--threshold asks for {threshold} nodes, but {len(file.nodes)} are named",
                 hint="Repeat --node for each node, or ask for fewer",
             )
     elif file.threshold is not None and file.gateway is None:

@@ -195,7 +195,7 @@ def check_chain(found: object, session: DanModuleInfo, named: int | None) -> Non
         raise InvalidFieldError(
             "chainId",
             f"is {chain or '0, which is every chain'}, and {wanted}",
-            hint=f"Nothing was sent. If it is meant, name it: chain_id={chain}",
+            hint=f"Nothing was sent. If that is intended, pass chain_id={chain}",
         )
 
 
@@ -280,7 +280,7 @@ def _json_ready(value: Any, depth: int) -> Any:
         return value.to_dict()
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
-            raise InvalidFieldError("message", "has a member whose name is no text")
+            raise InvalidFieldError("message", "has a member whose name is not text")
         return {name: _json_ready(entry, depth + 1) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_json_ready(entry, depth + 1) for entry in value]

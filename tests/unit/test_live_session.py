@@ -136,7 +136,7 @@ async def test_nobody_is_asked_unasked() -> None:
             dan.keep_alive(made, wallet=person)
         async with dan.keep_alive(made, wallet=person, may_prompt=True):
             pass
-        with pytest.raises(ConfigurationError, match="does not say when it expires"):
+        with pytest.raises(ConfigurationError, match="has no expiry"):
             dan.keep_alive(DanModuleInfo.from_dict(made.to_dict()), wallet=WALLET)
         with pytest.raises(SessionExpiredError):
             async with dan.keep_alive(session(expires_at=1), wallet=WALLET):

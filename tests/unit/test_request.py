@@ -118,22 +118,26 @@ TOGETHER = [
     ("wallet", "is given as well as auth", {"wallet": None, "browser_wallet": 3, "auth": 3, "chain_id": 0}),
     ("auth", "must be an owner", {"wallet": None, "auth": 3, "chain_id": 0}),
     ("auth", "must be an owner", {"wallet": None, "auth": Ephemeral(), "chain_id": 0}),
-    ("chain_id", "is given twice", {"hardcoded_values": {"chainId": 5}, "chain_id": 0, "threshold": 1}),
+    (
+        "chain_id",
+        "differs from the value in hardcoded_values",
+        {"hardcoded_values": {"chainId": 5}, "chain_id": 0, "threshold": 1},
+    ),
     ("chain_id", "cannot be inferred", {"chain_id": None, "threshold": 1}),
     (
         "threshold",
-        "is given twice",
+        "differs from the value in hardcoded_values",
         {"hardcoded_values": {"threshold": 2, "partiesNumber": 3}, "threshold": 3, "parties_number": 2},
     ),
     (
         "parties_number",
-        "is given twice",
+        "differs from the value in hardcoded_values",
         {"hardcoded_values": {"partiesNumber": 3}, "threshold": 1, "parties_number": 2, "min_parties": 1},
     ),
     ("threshold", "more than parties_number", {"threshold": 3, "parties_number": 2, "min_parties": 9}),
     (
         "ephemeral_key",
-        "is given twice",
+        "differs from the value in hardcoded_values",
         {"hardcoded_values": {"hexEphSKWithout0x": KEY}, "ephemeral_key": OTHER_KEY, "eph_alg": "rsa"},
     ),
 ]
