@@ -47,7 +47,7 @@ def devnet(
         typer.Option(
             parser=whole_number(2, MAX_PARTIES),
             metavar="T",
-            help="How many of them must sign together when a client does not say, 2 to N; a majority if not given.",
+            help="How many of them must sign together unless a client says otherwise, 2 to N; a majority by default.",
         ),
     ] = None,
     processes: Annotated[
@@ -58,7 +58,7 @@ def devnet(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Keep identities and shares in this folder, so that a later run still has them; in memory if not given.",
+            help="Keep identities and shares in this folder, so that a later run still has them; in memory by default.",
         ),
     ] = None,
     port: Annotated[
@@ -66,7 +66,7 @@ def devnet(
         typer.Option(
             parser=whole_number(1, 65_535 - MAX_PARTIES),
             metavar="PORT",
-            help="The gateway's port; the nodes' follow. Free ones if not given, or with --storage those of the run before.",
+            help="The gateway's port; the nodes' follow. Free ones by default, or with --storage those of the previous run.",
         ),
     ] = None,
     write: Annotated[

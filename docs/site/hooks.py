@@ -235,7 +235,7 @@ def command_entry(path: str, command: Any) -> list[str]:
     lines = [
         f"{level} {path}",
         "",
-        plain(command.help or ""),
+        "\n\n".join(plain(paragraph) for paragraph in (command.help or "").split("\n\n")),
         "",
         "```text",
         f"{path} [OPTIONS]{values}{below}",
