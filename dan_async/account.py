@@ -157,7 +157,7 @@ class DanAccount:
 
     async def unsafe_sign_hash(self, message_hash: bytes | str) -> SignedMessage:
         """
-        Sign 32 bytes as they are. They may be anything, a transaction that empties the account for one.
+        Sign 32 bytes as they are. They may stand for anything, such as a transaction that empties the account.
 
         Args:
             message_hash: The bytes, or their hex.

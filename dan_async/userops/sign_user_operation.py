@@ -66,7 +66,7 @@ async def sign_user_operation(
     that the signature recovers to the session's address.
 
     Args:
-        user_op: The operation, complete but for its signature: nothing may change after it is signed.
+        user_op: The operation, complete except for its signature: nothing may change after it is signed.
         session: The session, as a payload, a ``DanModuleInfo`` or its JSON as a dict.
         client: An open ``DanClient``.
         entry_point: The entry point's address; the well-known one of the operation's version if None. The one of another

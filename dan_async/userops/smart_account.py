@@ -343,7 +343,7 @@ class SmartAccountClient:
         timeout: TimeSpan | None = None,
     ) -> Operation:
         """
-        Build an operation that is complete but for its signature, to sign and send it yourself.
+        Build an operation that is complete except for its signature, to sign and send it yourself.
 
         Args:
             calls: One call or several.
@@ -622,7 +622,7 @@ class SmartAccountClient:
         kind: AccountKind,
         bundler: Bundler,
     ) -> Operation:
-        """Build an operation that is complete but for its signature: price, gas, paymaster."""
+        """Build an operation that is complete except for its signature: price, gas, paymaster."""
         draft = self._draft(
             sender=await self._find_address(deadline),
             nonce=nonce,
