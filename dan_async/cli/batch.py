@@ -108,7 +108,7 @@ def batch(
         typer.Option(
             metavar="FILE",
             help="A file with the store's encryption key. Or set DAN_ASYNC_STORE_KEY, or DAN_ASYNC_STORE_PASSPHRASE. "
-            "If none is named: the SQLite file's name with .key appended, made with the store.",
+            "Default: the SQLite file's name with .key appended, created with the store.",
         ),
     ] = None,
     form: Annotated[
@@ -116,7 +116,7 @@ def batch(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="jsonl, csv or wallets; recognised by the file's name if not given.",
+            help="jsonl, csv or wallets; by default recognised by the file's name.",
         ),
     ] = None,
     network: KeygenNetworkOptions,
@@ -126,7 +126,7 @@ def batch(
         typer.Option(
             parser=whole_number(1, MAX_SAFE_INT),
             metavar="ID",
-            help=f"The chain of rows without a chainId; with --devnet {DEVNET_CHAIN_ID} if not given.",
+            help=f"The chain of rows without a chainId; by default {DEVNET_CHAIN_ID} with --devnet.",
         ),
     ] = None,
     duration: Annotated[
@@ -134,7 +134,7 @@ def batch(
         typer.Option(
             parser=whole_number(1, MAX_LIFETIME_S),
             metavar="SECONDS",
-            help="How long sessions live, for rows without a duration of their own; 3600 if not given.",
+            help="How long sessions live, for rows without a duration of their own; 3600 by default.",
         ),
     ] = None,
     permissions: Annotated[
@@ -166,9 +166,9 @@ def batch(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Make a session key for each row, into an encrypted store. Interrupt or kill it at any moment, and start it again.
+    Make a session key for each row, into an encrypted store. You may stop or kill it at any moment, and run it again.
 
-    A row that has its key is left alone, and one that was under way is first
+    A row that has its key is skipped, and one that was in progress is first
     settled with the nodes: no row gets a second key. A row has the fields id,
     privateKey (or address, with --wallet-rpc), chainId, duration, threshold,
     partiesNumber, minParties, permissions and keyLabel, all of them optional;
@@ -738,7 +738,7 @@ def _reference(
     before = seen[digest[:16]] = seen.get(digest[:16], 0) + 1
     if row_id is not None:
         if before > 1:
-            raise InvalidFieldError("id", "stands twice in the input")
+            raise InvalidFieldError("id", "occurs twice in the input")
         return f"batch:id:{row_id}"
     return f"batch:{digest[:16].hex()}:{before}"
 

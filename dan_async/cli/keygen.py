@@ -78,8 +78,8 @@ def keygen(
         typer.Option(
             parser=whole_number(1, MAX_SAFE_INT),
             metavar="ID",
-            help=f"The chain the session is meant for. Needed with --node, --gateway and a network file that names none; "
-            f"with --devnet it is {DEVNET_CHAIN_ID} (Polygon Amoy) if not given.",
+            help=f"The chain that the session is for. Required with --node, --gateway, and a network file without a chain; "
+            f"with --devnet {DEVNET_CHAIN_ID} (Polygon Amoy) by default.",
             rich_help_panel=_SESSION,
         ),
     ] = None,
@@ -96,7 +96,7 @@ def keygen(
         str | None,
         typer.Option(
             metavar="JSON|@FILE",
-            help="What the session may sign: JSON text, or @ and the name of a file that holds it; no limits if not given.",
+            help="What the session may sign: JSON text, or @ and the name of a file with it; no limits by default.",
             rich_help_panel=_SESSION,
         ),
     ] = None,
@@ -105,7 +105,7 @@ def keygen(
         typer.Option(
             parser=whole_number(2, MAX_PARTIES),
             metavar="N",
-            help="Accept a key that only N nodes hold if others are missing; all --parties if not given.",
+            help="Accept a key that only N nodes hold if others are missing; by default all --parties.",
             rich_help_panel=_SESSION,
         ),
     ] = None,
@@ -114,7 +114,7 @@ def keygen(
         typer.Option(
             parser=whole_number(2, MAX_PARTIES),
             metavar="N",
-            help="How many nodes must acknowledge that they hold a share; as many as must sign, if not given.",
+            help="How many nodes must acknowledge that they hold a share; by default as many as must sign.",
             rich_help_panel=_SESSION,
         ),
     ] = None,
@@ -138,7 +138,7 @@ def keygen(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the session as JSON, with all that is known of it, to a file that only you can read (mode 0600). "
+            help="Write the session as JSON, with every field, to a file that only you can read (mode 0600). "
             "With it or --store, standard output masks the ephemeral private key.",
             rich_help_panel=_OUTPUT,
         ),
@@ -275,7 +275,7 @@ def _show(
     in_full = reveal or (as_json and not is_kept)
     try:
         if as_json:
-            fields = session.to_dict()  # the seed's seven, as its TypeScript clients have them
+            fields = session.to_dict()  # the seven fields of the TypeScript clients
             result(json.dumps(fields if in_full else masked(fields)))
         else:
             as_table(session, reveal=in_full, kept=is_kept)
@@ -284,5 +284,5 @@ def _show(
             raise
         forget_output()
         raise DanError(
-            "the session was made, and nobody reads standard output", hint="It is lost. Run the command again"
+            "the session was made, but standard output is closed", hint="It is lost. Run the command again"
         ) from None

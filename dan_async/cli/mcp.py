@@ -40,8 +40,8 @@ def mcp(
         list[str] | None,
         typer.Option(
             metavar="ID",
-            help="A session of the store that the agent may use, by id or reference, beside those that it makes. Repeat it "
-            "for more; every one if not given.",
+            help="A session of the store that the agent may use, by id or reference, besides those that it makes. Repeat it "
+            "for more; all by default.",
             rich_help_panel="The store",
         ),
     ] = None,
@@ -51,7 +51,7 @@ def mcp(
         typer.Option(
             parser=whole_number(1, MAX_SAFE_INT),
             metavar="ID",
-            help="Their chain; the network file's, or 80002 with --devnet, if not given.",
+            help="Their chain; by default the network file's, or 80002 with --devnet.",
             rich_help_panel=_MAKING,
         ),
     ] = None,
@@ -59,7 +59,7 @@ def mcp(
         str | None,
         typer.Option(
             metavar="JSON|@FILE",
-            help="What they may sign: JSON text, or @ and the name of a file that holds it; no limits if not given.",
+            help="What they may sign: JSON text, or @ and the name of a file with it; no limits by default.",
             rich_help_panel=_MAKING,
         ),
     ] = None,
@@ -75,14 +75,14 @@ def mcp(
     bundler_url: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="A bundler; the network file's if not given.", rich_help_panel=_OPERATIONS
+            metavar="URL", help="A bundler; by default the network file's.", rich_help_panel=_OPERATIONS
         ),
     ] = None,
     rpc_url: Annotated[
         str | None,
         typer.Option(
             metavar="URL",
-            help="A node of the chain; the network file's if not given.",
+            help="A node of the chain; by default the network file's.",
             rich_help_panel=_OPERATIONS,
         ),
     ] = None,
@@ -99,13 +99,13 @@ def mcp(
         typer.Option(
             parser=whole_number(1, 10**18 - 1),
             metavar="WEI",
-            help="Most that the gas of one operation may cost.",
+            help="The maximum that the gas of one operation may cost.",
             rich_help_panel=_OPERATIONS,
         ),
     ] = 10**17,
     concurrency: Annotated[
         int,
-        typer.Option(parser=whole_number(1, 1000), metavar="N", help="Calls that are worked on at a time."),
+        typer.Option(parser=whole_number(1, 1000), metavar="N", help="Calls in progress at a time."),
     ] = 8,
     timeout: TimeoutOption = None,
 ) -> None:
@@ -120,7 +120,9 @@ def mcp(
     chosen = network.choose()
     may_make = bool(wallet.private_key_file or wallet.wallet_rpc or os.environ.get(PRIVATE_KEY_VARIABLE))
     if str(wallet.private_key_file) == "-":
-        raise ConfigurationError("--private-key-file: standard input is the agent's", hint="Name a file")
+        raise ConfigurationError(
+            "--private-key-file: standard input belongs to the agent", hint="Name a file"
+        )
     if not may_make and (permissions is not None or chain_id is not None):
         raise ConfigurationError(
             "--permissions and --chain-id are for sessions that the agent makes",

@@ -55,7 +55,7 @@ class Paymaster(Protocol):
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Operation:
         """
-        Return the operation, complete but for its signature, with the paymaster's promise to pay.
+        Return the operation, complete except for its signature, with the paymaster's approval.
 
         Args:
             operation: The operation.
@@ -105,7 +105,7 @@ class Erc7677Paymaster:
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Operation:
         """
-        Ask for the promise to pay.
+        Ask for the approval to pay.
 
         Raises:
             PaymasterError: It does not pay for this.
@@ -194,7 +194,7 @@ class BiconomyPaymaster:
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Operation:
         """
-        Ask for the promise to pay; gas limits are those of the answer.
+        Ask for the approval to pay; gas limits are those of the answer.
 
         Raises:
             PaymasterError: It does not pay for this.

@@ -286,4 +286,4 @@ def test_a_short_erc_7579_call_is_refused() -> None:
 )
 def test_other_functions_are_refused(call_data: bytes) -> None:
     """Whatever an account does when called so, nobody here knows."""
-    assert "cannot be read" in refused(call_data) or "can be read" in refused(call_data)
+    assert "can be decoded" in refused(call_data) or "cannot be decoded" in refused(call_data)
