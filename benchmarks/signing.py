@@ -110,7 +110,7 @@ class Group:
         for i, party in parties.items():
             received = {j: opening.shares[i] for j, opening in openings.items() if j != i}
             echoes[i] = party.verify(_others(i, broadcasts), received)
-        self.shares = {i: party.finish(_others(i, echoes)) for i, party in parties.items()}
+        self.shares = {i: party.finish(_others(i, echoes))[0] for i, party in parties.items()}
 
     def set_up(self, one: int, other: int) -> None:
         """Run the set-up of a pair."""
