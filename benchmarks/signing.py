@@ -23,8 +23,7 @@ from attrs import define, field, frozen
 from benchmarks.measure import commit_facts, platform_facts, say
 from dan_async.config import Threshold
 from dan_async.devnet.context import NodeIdentity
-from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.mpc.dkg import DkgParty, KeyShare
 from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
 from dan_async.devnet.node.signing import make_share

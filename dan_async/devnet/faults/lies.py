@@ -12,8 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from attrs import define, evolve, field
 
 from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode
-from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.mpc.dkg_messages import Session, ShareMessage, sign_message
+from dan_async.devnet.mpc.dkg import DkgParty, Session, ShareMessage, sign_message
 from dan_async.devnet.mpc.evidence import sign_commitment
 from dan_async.devnet.mpc.field import Polynomial, scalar_to_bytes
 from dan_async.devnet.mpc.framing import SCALAR_BYTES, join_parts, split_parts

@@ -19,10 +19,17 @@ from attrs import frozen
 
 from dan_async.crypto.hashes import tagged_hash
 from dan_async.devnet.mpc.aborts import DkgAbort, Reason
-from dan_async.devnet.mpc.dkg import DkgParty, check_complaint
-from dan_async.devnet.mpc.dkg_messages import CommitmentMessage, EchoMessage, Session, ShareMessage, is_signed
+from dan_async.devnet.mpc.dkg import (
+    CommitmentMessage,
+    DkgParty,
+    EchoMessage,
+    KeyShare,
+    Session,
+    ShareMessage,
+    check_complaint,
+    is_signed,
+)
 from dan_async.devnet.mpc.framing import join_parts, split_parts
-from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.errors import InvalidFieldError, ProtocolError
 
 #: First byte of a proof of equivocation; complaints begin with another.

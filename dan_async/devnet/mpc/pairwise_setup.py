@@ -22,12 +22,12 @@ from typing import Annotated, Any, TypeVar
 
 from attrs import define, field, frozen
 
-from dan_async._values import from_hex, to_hex
+from dan_async._values import check_bool, from_hex, to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
 from dan_async.devnet.mpc.aborts import PairAbort, PairReason, SigningAbort, Stepwise, step
 from dan_async.devnet.mpc.field import Entropy
-from dan_async.devnet.mpc.framing import Digest, Message, check_members, check_session_id, fixed
+from dan_async.devnet.mpc.framing import Digest, Message, check_session_id, fixed
 from dan_async.devnet.mpc.ot import (
     CHALLENGE_BYTES,
     CHOICE_BYTES,
@@ -42,7 +42,8 @@ from dan_async.devnet.mpc.ot import (
     SenderSeeds,
 )
 from dan_async.errors import InvalidFieldError
-from dan_async.types import OperatorAddress
+from dan_async.protocols.fields import members
+from dan_async.types import Json, OperatorAddress
 
 M = TypeVar("M", bound=Message)
 
@@ -111,14 +112,12 @@ class PairState:
         }
 
     @classmethod
-    def from_dict(cls, members: Mapping[str, Any]) -> PairState:
+    def from_dict(cls, value: Json) -> PairState:
         """Read a state back, strictly: no member missing, unknown or wrong."""
-        check_members(members, "pair state", _MEMBERS)
-        if not isinstance(members["isFirst"], bool):
-            raise InvalidFieldError("isFirst", "must be true or false")
+        found = members(value, "pair state", _MEMBERS)
 
         def block(name: str, length: int) -> bytes:
-            return from_hex(members[name], field=name, length=length)
+            return from_hex(found[name], field=name, length=length)
 
         def seeds(name: str, count: int) -> list[bytes]:
             data = block(name, count * SEED_BYTES)
@@ -127,7 +126,7 @@ class PairState:
         both = seeds("receiverSeeds", 2 * TRANSFERS)
         return cls(
             context=block("context", DIGEST_BYTES),
-            is_first=members["isFirst"],
+            is_first=check_bool("isFirst", found["isFirst"]),
             common_seed=block("commonSeed", DIGEST_BYTES),
             receiver=ReceiverSeeds(tuple(zip(both[::2], both[1::2], strict=True))),
             sender=SenderSeeds(

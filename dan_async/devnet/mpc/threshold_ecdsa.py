@@ -67,6 +67,7 @@ from dan_async.devnet.mpc.aborts import (
     Stepwise,
     step,
 )
+from dan_async.devnet.mpc.dkg import KeyShare
 from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes, zero_shares
 from dan_async.devnet.mpc.framing import (
     NONCE_BYTES,
@@ -82,7 +83,6 @@ from dan_async.devnet.mpc.framing import (
     counted,
     fixed,
 )
-from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.mpc.ot import EXTENSION_BYTES
 from dan_async.devnet.mpc.pairwise_setup import PairState, refuse_banned
 from dan_async.devnet.mpc.vole import REPLY_BYTES, VoleReceiver, send

@@ -16,8 +16,7 @@ from dan_async._values import from_hex, to_hex
 from dan_async.crypto.hashes import tagged_hash
 from dan_async.deadline import cancel_and_wait, wait_for_event
 from dan_async.devnet.context import NodeContext
-from dan_async.devnet.mpc.dkg_messages import Session
-from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.mpc.dkg import KeyShare, Session
 from dan_async.devnet.node.checks import KEYGEN, CheckedKeygen, check_owner, check_request, owner_name
 from dan_async.devnet.node.keys import EphemeralRegistry, KeyRecord, KeyRing, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry

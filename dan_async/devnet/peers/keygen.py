@@ -12,11 +12,9 @@ from dan_async.devnet.context import NodeContext
 from dan_async.devnet.faults.in_force import KeygenFaults
 from dan_async.devnet.faults.lies import KeygenFace
 from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolAbort, Reason
-from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.mpc.dkg_messages import Session
+from dan_async.devnet.mpc.dkg import DkgParty, KeyShare, Session
 from dan_async.devnet.mpc.evidence import CommitmentBook, check_evidence, sign_commitment
 from dan_async.devnet.mpc.framing import join_parts, split_parts
-from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
 from dan_async.devnet.peers.sessions import PeerAbortError, PeerSessions, RoundSession, SessionFailedError
 from dan_async.errors import ProtocolError

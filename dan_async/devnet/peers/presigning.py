@@ -10,7 +10,7 @@ from attrs import define, field, frozen
 
 from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.mpc.aborts import ProtocolAbort, SigningReason
-from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.mpc.dkg import KeyShare
 from dan_async.devnet.mpc.pairwise_setup import PairState
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
 from dan_async.devnet.peers.messages import Kind

@@ -11,13 +11,14 @@ from dan_async.config import Threshold
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import base_multiply, encode
 from dan_async.crypto.signature import sign_digest
-from dan_async.devnet.mpc.dkg import DkgParty, proof_context
-from dan_async.devnet.mpc.dkg_messages import (
+from dan_async.devnet.mpc.dkg import (
     CommitmentMessage,
+    DkgParty,
     OpeningMessage,
     Session,
     ShareMessage,
     opening_commitment,
+    proof_context,
     sign_message,
 )
 from dan_async.devnet.mpc.field import Polynomial, prove, scalar_to_bytes

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode
 from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort, SigningReason
+from dan_async.devnet.mpc.dkg import KeyShare
 from dan_async.devnet.mpc.field import scalar_to_bytes
-from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.mpc.pairwise_setup import Ban
 from dan_async.devnet.mpc.threshold_ecdsa import CommitMessage, Envelope, MultiplyMessage
 from dan_async.devnet.node.signing import make_share
@@ -305,7 +305,8 @@ def altered(share, offset):
     """The share of a party that tells the others nothing, and signs with another number."""
     return KeyShare(
         index=share.index,
-        threshold=share.threshold,
+        t=share.t,
+        n=share.n,
         secret_share=(share.secret_share + offset) % ORDER,
         public_key=share.public_key,
         public_shares=share.public_shares,

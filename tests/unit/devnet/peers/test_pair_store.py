@@ -85,7 +85,7 @@ def test_a_key_ring_does_not_take_it_for_a_key(disk, bans):
         (lambda record: record.update(version=1), "of version 1, not 2"),
         (lambda record: record.pop("operator"), "operator is missing"),
         (lambda record: record["state"].pop("delta"), "delta is missing"),
-        (lambda record: record["state"].update(banned=False), "members that are not known"),
+        (lambda record: record["state"].update(banned=False), "members that this revision does not know"),
     ],
 )
 def test_a_record_that_cannot_be_read_is_an_error(disk, bans, change, problem):
