@@ -70,7 +70,13 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
     async def work(self) -> tuple[KeyShare, ...]:
         agreed, sign, began = self._agreed, self.context.identity.sign, time.monotonic()
         party = self._new_party()
-        face = KeygenFace(session=agreed, index=self.own_index, sign=sign, new_party=self._new_party)
+        face = KeygenFace(
+            session=agreed,
+            index=self.own_index,
+            sign=sign,
+            new_party=self._new_party,
+            squat=lambda: self._session.tell_all(PeerMessage(Kind.PAIR_SETUP, self.session_id, 1, b"")),
+        )
         self._faults = self.context.faults.begin_keygen(face)
         book = CommitmentBook(agreed, self.own_index)
         commitment = sign_commitment(agreed, await self.compute(party.commit), sign)
@@ -134,8 +140,6 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
         assert self._faults is not None  # it has begun
-        if round_ == _COMMIT and self._faults.squats_session:
-            self._session.tell_all(PeerMessage(Kind.PAIR_SETUP, self.session_id, 1, b""))
         return self._faults.outgoing(round_, bodies, self._commitments)
 
     async def _finish(
