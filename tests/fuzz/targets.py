@@ -25,7 +25,7 @@ from dan_async.devnet.mpc.framing import Message, join_parts, split_parts
 from dan_async.devnet.node.checks import read_messages, read_request, read_setup, read_sign
 from dan_async.devnet.node.rpc import RefusalError, parse_request
 from dan_async.devnet.peers.links import Dialler, accept_hello, check_finish
-from dan_async.devnet.peers.messages import AbortNotice, PeerMessage
+from dan_async.devnet.peers.sessions import AbortNotice, PeerMessage
 from dan_async.errors import DanError, InvalidFieldError, ProtocolError
 from dan_async.permissions import decode_calls, parse_permissions
 from dan_async.permissions.checking import find_refusal

@@ -30,8 +30,7 @@ from dan_async.devnet.node.requests import (
 from dan_async.devnet.node.rpc import RefusalError, rate_limited, reading, refusing
 from dan_async.devnet.peers.keygen import KeygenSession
 from dan_async.devnet.peers.links import PeerLinks
-from dan_async.devnet.peers.messages import Kind, PeerMessage
-from dan_async.devnet.peers.sessions import PeerSessions
+from dan_async.devnet.peers.sessions import Kind, PeerMessage, PeerSessions
 from dan_async.errors import NodeCode
 from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (

@@ -35,8 +35,7 @@ from dan_async.devnet.node.rpc import (
 )
 from dan_async.devnet.node.signing import NodeSigning
 from dan_async.devnet.peers.links import PeerLinks
-from dan_async.devnet.peers.messages import Kind, PeerMessage
-from dan_async.devnet.peers.sessions import PeerSessions
+from dan_async.devnet.peers.sessions import Kind, PeerMessage, PeerSessions
 from dan_async.errors import TIME_CODES, InvalidFieldError, NodeCode
 from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (

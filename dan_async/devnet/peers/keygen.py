@@ -15,8 +15,15 @@ from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolAbort, Reason
 from dan_async.devnet.mpc.dkg import DkgParty, KeyShare, Session
 from dan_async.devnet.mpc.evidence import CommitmentBook, check_evidence, sign_commitment
 from dan_async.devnet.mpc.framing import join_parts, split_parts
-from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peers.sessions import PeerAbortError, PeerSessions, RoundSession, SessionFailedError
+from dan_async.devnet.peers.sessions import (
+    AbortNotice,
+    Kind,
+    PeerAbortError,
+    PeerMessage,
+    PeerSessions,
+    RoundSession,
+    SessionFailedError,
+)
 from dan_async.errors import ProtocolError
 from dan_async.types import OperatorAddress, RequestId
 

@@ -15,8 +15,7 @@ from dan_async.devnet.mpc.evidence import CommitmentBook, sign_commitment
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.node.rpc import RefusalError, refusing
 from dan_async.devnet.peers.keygen import KeygenSession
-from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peers.sessions import PeerSessions
+from dan_async.devnet.peers.sessions import AbortNotice, Kind, PeerMessage, PeerSessions
 from dan_async.errors import NodeCode
 from tests.unit.devnet.node_context import node_context
 

@@ -9,9 +9,8 @@ import pytest
 
 from dan_async.devnet.context import NodeLimits, Urgency, Workers
 from dan_async.devnet.mpc.pairwise_setup import PairSetup
-from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peers.pairs import BannedPairError, PairSetups, PairStore, UnreadyPairError
-from dan_async.devnet.peers.sessions import PeerSessions
+from dan_async.devnet.peers.presigning import BannedPairError, PairSetups, PairStore, UnreadyPairError
+from dan_async.devnet.peers.sessions import AbortNotice, Kind, PeerMessage, PeerSessions
 from dan_async.devnet.share_store import BanList, MemoryShareStore
 from tests.unit.devnet.mpc.signing_group import dealt_pair
 from tests.unit.devnet.node_context import node_context

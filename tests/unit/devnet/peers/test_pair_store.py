@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from dan_async.devnet.node.keys import KeyRing
-from dan_async.devnet.peers.pairs import PairStore
+from dan_async.devnet.peers.presigning import PairStore
 from dan_async.devnet.share_store import BanList, DiskShareStore, MemoryShareStore, ShareStoreError
 from tests.helpers import no_byte_more
 from tests.unit.devnet.mpc.signing_group import dealt_pair

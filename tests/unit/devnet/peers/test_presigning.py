@@ -13,10 +13,14 @@ from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.faults.kinds import CrashInSigning, NodeCrashed
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
 from dan_async.devnet.node.rpc import RefusalError, refusing
-from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peers.pairs import PairSetups, PairStore, UnreadyPairError
-from dan_async.devnet.peers.presigning import PresignJob, PresignSessions
-from dan_async.devnet.peers.sessions import PeerSessions
+from dan_async.devnet.peers.presigning import (
+    PairSetups,
+    PairStore,
+    PresignJob,
+    PresignSessions,
+    UnreadyPairError,
+)
+from dan_async.devnet.peers.sessions import AbortNotice, Kind, PeerMessage, PeerSessions
 from dan_async.devnet.share_store import BanList, MemoryShareStore
 from dan_async.errors import NodeCode
 from tests.helpers import assert_runs_under
