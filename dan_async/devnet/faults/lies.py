@@ -11,8 +11,7 @@ from typing import ClassVar
 
 from attrs import define, evolve, field
 
-from dan_async.devnet.mpc.dkg import DkgParty, Session, ShareMessage, sign_message
-from dan_async.devnet.mpc.evidence import sign_commitment
+from dan_async.devnet.mpc.dkg import DkgParty, Session, ShareMessage, sign_commitment, sign_message
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 
 #: Signs a 32-byte digest as the node's operator.

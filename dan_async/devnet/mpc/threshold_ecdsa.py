@@ -62,9 +62,10 @@ from dan_async.crypto.signature import recover_address
 from dan_async.devnet.mpc.aborts import (
     PairAbort,
     ProtocolStateError,
+    Reason,
     SigningAbort,
-    SigningReason,
     Stepwise,
+    from_all_others,
     step,
 )
 from dan_async.devnet.mpc.dkg import KeyShare
@@ -154,22 +155,11 @@ class Envelope:
         try:
             return kind.decode(data, self._prefix)
         except InvalidFieldError:
-            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (self.sender,)) from None
+            raise SigningAbort(Reason.MALFORMED_MESSAGE, (self.sender,)) from None
 
     @property
     def _prefix(self) -> bytes:
         return self.context + bytes((self.sender, self.recipient))
-
-
-def from_all_others(index: int, signers: tuple[int, ...], messages: Mapping[int, bytes]) -> dict[int, bytes]:
-    """Take one message of every other signer; abort, naming the silent ones, if some are missing."""
-    others = [signer for signer in signers if signer != index]
-    if any(sender not in others for sender in messages):
-        raise InvalidFieldError("messages", "must be keyed by the other signers' indices")
-    missing = [signer for signer in others if signer not in messages]
-    if missing:
-        raise SigningAbort(SigningReason.MISSING_MESSAGE, missing)
-    return {signer: messages[signer] for signer in others}
 
 
 # --- rounds 1 and 2 ---------------------------------------------------------------------------------------------------
@@ -266,7 +256,7 @@ class SigningParty(Stepwise):
     def multiply(self, messages: Mapping[int, bytes]) -> dict[int, bytes]:
         """Round 2: put nonce and key share into the others' multiplications, and open the commitment."""
         refuse_banned(self._pairs)
-        received = from_all_others(self._index, self._signers, messages)
+        received = from_all_others(self._others, "messages", messages, SigningAbort)
         replies = self._for_each_other(lambda other: self._send_to(other, received[other]))
         commitments = tuple(self._commitments[i] for i in self._signers)
         zeros = tuple(encode(base_multiply(self._zeros[i])) for i in self._others)
@@ -292,7 +282,7 @@ class SigningParty(Stepwise):
     def presign(self, messages: Mapping[int, bytes]) -> Presignature:
         """Check everything that was opened and multiplied, and put the presignature together."""
         refuse_banned(self._pairs)
-        received = from_all_others(self._index, self._signers, messages)
+        received = from_all_others(self._others, "messages", messages, SigningAbort)
         opened = self._for_each_other(lambda other: self._open(other, received[other]))
         self._compare({other: message.commitments for other, (message, _, _) in opened.items()})
         products = self._for_each_other(lambda other: self._receive_from(other, *opened[other]))
@@ -300,7 +290,7 @@ class SigningParty(Stepwise):
         if total is None or encode(total) != self._share.public_key:
             points = {other: key_point for other, (_, _, key_point) in opened.items()}
             zeros = {other: message.zeros for other, (message, _, _) in opened.items()}
-            raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._wrong_key_shares(points, zeros))
+            raise SigningAbort(Reason.PUBLIC_KEY_CHECK, self._wrong_key_shares(points, zeros))
         nonce_point = add([base_multiply(self._nonce), *(product.points[0] for product in products.values())])
         mask = self._mask + sum(product.psi for product in products.values())
         u, v = (
@@ -309,7 +299,7 @@ class SigningParty(Stepwise):
             for k, number in enumerate((self._nonce, self._key))
         )
         if nonce_point is None or not u or not v:
-            raise SigningAbort(SigningReason.DEGENERATE_NONCE)
+            raise SigningAbort(Reason.DEGENERATE_NONCE)
         presignature = Presignature(
             id=self._context,
             signers=self._signers,
@@ -353,7 +343,7 @@ class SigningParty(Stepwise):
         culprits, differ = set(), False
         for other, entries in lists.items():
             if len(entries) != len(self._signers):
-                raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,))
+                raise SigningAbort(Reason.MALFORMED_MESSAGE, (other,))
             for signer, entry in zip(self._signers, entries, strict=True):
                 if entry == self._commitments[signer]:
                     continue
@@ -363,7 +353,7 @@ class SigningParty(Stepwise):
                     culprits.add(signer if is_signed else other)
         if differ:
             # This party's own signature is its earlier self's, before a restart: that is nobody's fault.
-            raise SigningAbort(SigningReason.EQUIVOCATION, sorted(culprits - {self._index}))
+            raise SigningAbort(Reason.EQUIVOCATION, sorted(culprits - {self._index}))
 
     def _is_signed(self, signer: int, entry: bytes) -> bool:
         digest, signature = self._signed(signer, entry[:DIGEST_BYTES]), entry[DIGEST_BYTES:]
@@ -423,7 +413,7 @@ class SigningParty(Stepwise):
                 known = (product.psi * own + self._sent[other][k] + product.parts[k]) % ORDER
                 term = known and add([base_multiply(known), multiply(product.points[k], -self._mask)])
                 if not term:
-                    raise SigningAbort(SigningReason.DEGENERATE_NONCE)
+                    raise SigningAbort(Reason.DEGENERATE_NONCE)
                 found.append(term)
         points = b"".join(map(encode, found))
         nonce, public_key, nonce_point = random_scalar(self._entropy), encode(bases[1]), encode(bases[0])
@@ -442,10 +432,10 @@ class SigningParty(Stepwise):
         pair = self._pairs[other]
         if message.setup_id != pair.setup_id:
             # An honest mistake, of a store that has lost or kept too much: it must not look like a failed check.
-            raise SigningAbort(SigningReason.SETUP_MISMATCH, (other,))
+            raise SigningAbort(Reason.SETUP_MISMATCH, (other,))
         self._commitments[other] = message.commitment + message.signature
         if not self._is_signed(other, self._commitments[other]):
-            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,))
+            raise SigningAbort(Reason.MALFORMED_MESSAGE, (other,))
         reply, self._sent[other] = send(
             pair.sender,
             (self._nonce, self._key),
@@ -460,7 +450,7 @@ class SigningParty(Stepwise):
         message = Envelope(self._context, other, self._index).open(MultiplyMessage, data)
         opening = message.nonce + message.nonce_point + message.key_point
         if self._commitment(other, opening) != self._commitments[other][:DIGEST_BYTES]:
-            raise SigningAbort(SigningReason.COMMITMENT_MISMATCH, (other,))
+            raise SigningAbort(Reason.COMMITMENT_MISMATCH, (other,))
         return message, _point(other, message.nonce_point), _point(other, message.key_point)
 
     def _receive_from(
@@ -470,8 +460,8 @@ class SigningParty(Stepwise):
         receiver = self._receivers[other]
         products = receiver.finish(message.vole)
         checks = (
-            (nonce_point, message.gamma_u, products[0], SigningReason.NONCE_CHECK),
-            (key_point, message.gamma_v, products[1], SigningReason.KEY_CHECK),
+            (nonce_point, message.gamma_u, products[0], Reason.NONCE_CHECK),
+            (key_point, message.gamma_v, products[1], Reason.KEY_CHECK),
         )
         for point, gamma, product, reason in checks:
             # χ·R - Γ = d·G, as χ·R = Γ + d·G
@@ -481,7 +471,7 @@ class SigningParty(Stepwise):
         try:
             psi = scalar_from_bytes("psi", message.psi)
         except InvalidFieldError:
-            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,)) from None
+            raise SigningAbort(Reason.MALFORMED_MESSAGE, (other,)) from None
         return _Product(psi=psi, parts=products, points=(nonce_point, key_point))
 
 
@@ -498,7 +488,7 @@ def _point(other: int, data: bytes) -> Point:
     try:
         return decode(data)
     except InvalidFieldError:
-        raise SigningAbort(SigningReason.INVALID_POINT, (other,)) from None
+        raise SigningAbort(Reason.INVALID_POINT, (other,)) from None
 
 
 # --- round 3 ----------------------------------------------------------------------------------------------------------
@@ -558,6 +548,6 @@ class Presignature:
         )
         shifted = shift_nonce(self.nonce_point, shift)
         if shifted is None:
-            raise SigningAbort(SigningReason.DEGENERATE_NONCE)
+            raise SigningAbort(Reason.DEGENERATE_NONCE)
         w = int.from_bytes(digest, "big") * mask + int.from_bytes(shifted[1:], "big") * v
         return (u + shift * mask) % ORDER, w % ORDER

@@ -12,8 +12,14 @@ from dan_async.devnet.context import NodeContext
 from dan_async.devnet.faults.in_force import KeygenFaults
 from dan_async.devnet.faults.lies import KeygenFace
 from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolAbort, Reason
-from dan_async.devnet.mpc.dkg import DkgParty, KeyShare, Session
-from dan_async.devnet.mpc.evidence import CommitmentBook, check_evidence, sign_commitment
+from dan_async.devnet.mpc.dkg import (
+    CommitmentBook,
+    DkgParty,
+    KeyShare,
+    Session,
+    check_evidence,
+    sign_commitment,
+)
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.peers.sessions import (
     AbortNotice,

@@ -19,7 +19,7 @@ from attrs import define, field, frozen
 
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit, Urgency
-from dan_async.devnet.mpc.aborts import ProtocolAbort, SigningReason
+from dan_async.devnet.mpc.aborts import ProtocolAbort, Reason
 from dan_async.devnet.mpc.dkg import KeyShare
 from dan_async.devnet.mpc.pairwise_setup import Ban, PairSetup, PairState
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
@@ -463,7 +463,7 @@ class PresignSession(RoundSession[Presignature]):
             for culprit in culprits:
                 _log.error("request %s: %s: banned: %s", self._job.request_id, culprit, abort.reason)
                 await self._pairs.ban(culprit)
-        if abort.reason == SigningReason.SETUP_MISMATCH:
+        if abort.reason == Reason.SETUP_MISMATCH:
             for culprit in culprits:
                 self._pairs.doubt(culprit)
         return SessionFailedError(abort.reason, culprits)

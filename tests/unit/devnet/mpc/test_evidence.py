@@ -8,8 +8,15 @@ from attrs import evolve
 from dan_async.config import Threshold
 from dan_async.devnet.context import NodeIdentity
 from dan_async.devnet.mpc.aborts import DkgAbort, Reason
-from dan_async.devnet.mpc.dkg import DkgParty, EchoMessage, Session, sign_message
-from dan_async.devnet.mpc.evidence import CommitmentBook, check_evidence, sign_commitment
+from dan_async.devnet.mpc.dkg import (
+    CommitmentBook,
+    DkgParty,
+    EchoMessage,
+    Session,
+    check_evidence,
+    sign_commitment,
+    sign_message,
+)
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 
 IDENTITIES = sorted((NodeIdentity.from_hex(f"{n:064x}") for n in (1, 2, 3)), key=lambda i: i.operator.lower())

@@ -10,8 +10,7 @@ import pytest
 
 from dan_async.config import Threshold
 from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
-from dan_async.devnet.mpc.dkg import DkgParty, Session
-from dan_async.devnet.mpc.evidence import CommitmentBook, sign_commitment
+from dan_async.devnet.mpc.dkg import CommitmentBook, DkgParty, Session, sign_commitment
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.node.rpc import RefusalError, refusing
 from dan_async.devnet.peers.keygen import KeygenSession
