@@ -45,10 +45,7 @@ class NodeIdentity:
 
     @classmethod
     def generate(cls) -> Self:
-        while True:
-            secret = secrets.token_bytes(32)
-            if 0 < int.from_bytes(secret, "big") < ORDER:
-                return cls(secret)
+        return cls((1 + secrets.randbelow(ORDER - 1)).to_bytes(32, "big"))
 
     @classmethod
     def from_hex(cls, text: str) -> Self:

@@ -45,7 +45,7 @@ from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.curve import ORDER, base_multiply, decode, encode
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
-from dan_async.crypto.signature import parse_signature, recover_address
+from dan_async.crypto.signature import parse_signature, signer_of
 from dan_async.devnet.mpc.aborts import DkgAbort, Reason, Stepwise, from_all_others, step
 from dan_async.devnet.mpc.field import (
     PROOF_BYTES,
@@ -122,12 +122,8 @@ class Session:
         """Return whether a party signed a digest, in the one canonical form (low s, v 27 or 28) that counts."""
         if not 1 <= index <= self.threshold.n:
             return False
-        try:
-            canonical = parse_signature(signature)
-            signer = OperatorAddress(recover_address(digest, canonical))
-        except InvalidFieldError:
-            return False
-        return signature == canonical and signer == self.identities[index - 1]
+        is_theirs = signer_of(digest, signature) == self.identities[index - 1]
+        return is_theirs and signature == parse_signature(signature)
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class Ban:
 
 @define(kw_only=True, eq=False)
 class PairState:
-    """One side of the set-up of a pair. Once ``banned``, the pair must never run again, in any session."""
+    """One side of the set-up of a pair. Once banned, the pair must never run again, in any session."""
 
     #: 32 bytes that name the set-up's session and both parties.
     context: bytes
@@ -69,14 +69,6 @@ class PairState:
     sender: ot.SenderSeeds = field(repr=_masked)
     #: Kept apart from this state, which it outlives.
     ban: Ban = field(factory=Ban)
-
-    @property
-    def banned(self) -> bool:
-        return self.ban.is_set
-
-    @banned.setter
-    def banned(self, value: bool) -> None:
-        self.ban.is_set = value
 
     @property
     def setup_id(self) -> bytes:
@@ -126,7 +118,7 @@ class PairState:
 
 def refuse_banned(pairs: Mapping[int, PairState]) -> None:
     """Abort, naming the parties, if pairs are banned by now."""
-    banned = [index for index, pair in pairs.items() if pair.banned]
+    banned = [index for index, pair in pairs.items() if pair.ban.is_set]
     if banned:
         raise SigningAbort(Reason.BANNED, banned, ban=True)
 

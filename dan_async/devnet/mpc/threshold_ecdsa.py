@@ -58,7 +58,7 @@ from dan_async.crypto.curve import (
     multiply,
 )
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
-from dan_async.crypto.signature import recover_address
+from dan_async.crypto.signature import signer_of
 from dan_async.devnet.mpc.aborts import (
     PairAbort,
     ProtocolStateError,
@@ -328,7 +328,7 @@ class SigningParty(Stepwise):
             try:
                 done[other] = task(other)
             except PairAbort as error:
-                self._pairs[other].banned |= error.ban
+                self._pairs[other].ban.is_set |= error.ban
                 faults[other] = (error.reason, error.ban)
             except SigningAbort as error:
                 faults[other] = (error.reason, error.ban)
@@ -357,11 +357,7 @@ class SigningParty(Stepwise):
 
     def _is_signed(self, signer: int, entry: bytes) -> bool:
         digest, signature = self._signed(signer, entry[:DIGEST_BYTES]), entry[DIGEST_BYTES:]
-        try:
-            found: str = recover_address(digest, signature)
-            return found == self._operators[signer]
-        except InvalidFieldError:
-            return False
+        return signer_of(digest, signature) == self._operators[signer]
 
     def _wrong_key_shares(
         self, points: Mapping[int, Point], zeros: Mapping[int, tuple[bytes, ...]]

@@ -12,6 +12,7 @@ from dan_async.devnet.context import NodeContext
 from dan_async.devnet.node.checks import (
     check_claim,
     check_signature,
+    content_hash,
     is_owner,
     own_nonce,
     read_setup,
@@ -19,7 +20,7 @@ from dan_async.devnet.node.checks import (
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
 from dan_async.devnet.node.passkeys import PasskeyRecord, PasskeyRegistry, load_webauthn, verify_registration
-from dan_async.devnet.node.requests import NonceStore, content_hash
+from dan_async.devnet.node.requests import NonceStore
 from dan_async.devnet.node.rpc import RefusalError, reading
 from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.protocols.fields import decode_key_id

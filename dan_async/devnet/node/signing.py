@@ -33,13 +33,14 @@ from dan_async.devnet.node.checks import (
     check_presign_time,
     check_signers,
     check_signing_key,
+    content_hash,
     own_nonce,
     read_messages,
     read_sign,
     usable_key,
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
-from dan_async.devnet.node.requests import NonceStore, Remembered, RequestRuns, content_hash
+from dan_async.devnet.node.requests import NonceStore, Remembered, RequestRuns
 from dan_async.devnet.node.rpc import RefusalError, rate_limited, reading, refusing
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.devnet.peers.presigning import PairSetups, PairStore, PresignJob, PresignSessions

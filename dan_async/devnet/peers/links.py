@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from dan_async.crypto.curve import ORDER, Point, base_multiply, decode, encode, multiply
 from dan_async.crypto.hashes import tagged_hash
-from dan_async.crypto.signature import recover_address
+from dan_async.crypto.signature import signer_of
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeIdentity, NodeLimits
 from dan_async.errors import InvalidFieldError, ProtocolError
@@ -122,11 +122,7 @@ def _fresh_key() -> tuple[int, bytes]:
 
 
 def _check_signature(digest: bytes, signature: bytes, operator: OperatorAddress) -> None:
-    try:
-        is_theirs = OperatorAddress(recover_address(digest, signature)) == operator
-    except InvalidFieldError:
-        is_theirs = False
-    if not is_theirs:
+    if signer_of(digest, signature) != operator:
         raise ProtocolError(f"the peer could not prove that it is operator {operator}")
 
 
@@ -423,11 +419,9 @@ class PeerLinks:
         for task in (*self._diallers.values(), *self._listeners):
             task.cancel()
 
-    def _dials(self, peer: OperatorAddress) -> bool:
-        return peer in self._roster and self._identity.operator.lower() < peer.lower()
-
     def _dial_if_needed(self, peer: OperatorAddress) -> None:
-        if self._dials(peer) and peer not in self._diallers and self._session is not None:
+        dials = peer in self._roster and self._identity.operator.lower() < peer.lower()
+        if dials and peer not in self._diallers and self._session is not None:
             task = asyncio.create_task(self._dial(peer, self._session), name=f"peer link, dialling {peer}")
             self._diallers[peer] = task
 

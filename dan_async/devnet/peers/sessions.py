@@ -203,6 +203,7 @@ class PeerSession:
     _aborts: dict[OperatorAddress, bytes] = field(factory=dict, init=False)
     _conflict: tuple[OperatorAddress, int] | None = field(default=None, init=False)
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
+    #: Whether it gives no more signs of life, and does not say why it fails, as a fault asks for.
     is_mute: bool = field(default=False, init=False)
     #: Everything sent so far, to be sent again over a link that comes up in the middle.
     _sent: dict[OperatorAddress, list[bytes]] = field(factory=dict, init=False)
@@ -290,10 +291,6 @@ class PeerSession:
         """Forget what has reached its peer; return whether there is anything else."""
         self._sent = {peer: frames for peer, frames in self._sent.items() if peer in self._unreached}
         return bool(self._sent)
-
-    def fall_silent(self) -> None:
-        """Give no more signs of life, and do not say why it fails, as a fault asks for."""
-        self.is_mute = True
 
     def show_life(self, older_than_s: float) -> None:
         """Say that this node is still at work, if it has been for so long."""
@@ -548,7 +545,7 @@ class RoundSession(ABC, Generic[R]):
         except FalseAccusation as lie:
             raise self._silence(round_, self.operators(lie.culprits)) from lie
         if not bodies:
-            self._session.fall_silent()
+            self._session.is_mute = True
         self._session.send(round_, {self.parties[index - 1]: body for index, body in bodies.items()})
         try:
             received = await self._receive(round_)

@@ -55,7 +55,7 @@ def test_both_sides_have_the_same_seed_and_name_for_it(states):
     assert states[0].common_seed == states[1].common_seed
     assert states[0].setup_id == states[1].setup_id
     assert (states[0].is_first, states[1].is_first) == (True, False)
-    assert not states[0].banned
+    assert not states[0].ban.is_set
 
 
 def test_each_direction_has_its_own_gadget_vector_on_both_sides(states):

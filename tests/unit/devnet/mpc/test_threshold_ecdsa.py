@@ -269,7 +269,7 @@ def test_a_banned_pair_does_not_sign(five):
     pairs = {i: dict(states) for i, states in pairs.items()}
     fresh = all_pairs((1, 2))
     pairs[1][2] = fresh[1][2]
-    pairs[1][2].banned = True
+    pairs[1][2].ban.is_set = True
     with pytest.raises(SigningAbort) as caught:
         SigningParty(**arguments((shares, pairs)))
     assert (caught.value.reason, caught.value.culprits, caught.value.ban) == (Reason.BANNED, (2,), True)

@@ -88,7 +88,7 @@ def test_a_failed_extension_check_bans_the_pair_for_good():
     change_commit(signing, 2, 1, vole=flipped)
     pairs = signing.parties[1]._pairs
     expect(multiply(signing), Reason.OT_EXTENSION_CHECK, (2,), ban=True)
-    assert (pairs[2].banned, pairs[4].banned) == (True, False)
+    assert (pairs[2].ban.is_set, pairs[4].ban.is_set) == (True, False)
 
 
 def test_everybody_who_fails_the_extension_check_is_banned():
@@ -99,7 +99,7 @@ def test_everybody_who_fails_the_extension_check_is_banned():
     change_commit(signing, 4, 1, vole=flipped)
     pairs = signing.parties[1]._pairs
     expect(multiply(signing), Reason.OT_EXTENSION_CHECK, (2, 4), ban=True)
-    assert all(pair.banned for pair in pairs.values())
+    assert all(pair.ban.is_set for pair in pairs.values())
 
 
 def test_a_ban_is_reported_before_a_lesser_fault():
@@ -118,7 +118,7 @@ def test_a_set_up_that_is_not_the_others_bans_nobody():
     signing = Signing(SHARES, pairs, SIGNERS).commit()
     expect(multiply(signing), Reason.SETUP_MISMATCH, (2,))
     expect(multiply(signing, 2), Reason.SETUP_MISMATCH, (1,))
-    assert not pairs[1][2].banned
+    assert not pairs[1][2].ban.is_set
 
 
 # --- round 2 ----------------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def test_a_failed_vector_ole_check_bans_the_pair():
     change_multiply(signing, 4, 1, vole=lambda data: flipped(data, len(data) - 1))
     pairs = signing.parties[1]._pairs
     expect(presign(signing), Reason.VOLE_CHECK, (4,), ban=True)
-    assert (pairs[2].banned, pairs[4].banned) == (False, True)
+    assert (pairs[2].ban.is_set, pairs[4].ban.is_set) == (False, True)
 
 
 @pytest.mark.parametrize("name", ["nonce_point", "key_point"])
@@ -459,7 +459,7 @@ def test_a_foreign_or_malformed_message_is_blamed_on_its_sender(step, how):
     pairs = signing.parties[1]._pairs
     call = presign(signing) if step == "multiplies" else multiply(signing)
     expect(call, Reason.MALFORMED_MESSAGE, (2,))
-    assert not pairs[2].banned
+    assert not pairs[2].ban.is_set
 
 
 @pytest.mark.parametrize("difference", ["key", "signers"])
@@ -495,7 +495,7 @@ def test_a_restart_between_the_rounds_bans_and_blames_nobody():
     restarted.commit()
     restarted.multiply({2: commits[2][1]})
     expect(lambda: restarted.presign({2: reply[1]}), Reason.EQUIVOCATION, ())
-    assert not pairs[1][2].banned
+    assert not pairs[1][2].ban.is_set
 
 
 @pytest.mark.parametrize("step", ["commit", "multiply", "presign"])
@@ -507,7 +507,7 @@ def test_a_ban_stops_sessions_that_are_under_way(step):
         signing.commit()
     if step == "presign":
         signing.multiply()
-    party._pairs[2].banned = True
+    party._pairs[2].ban.is_set = True
     calls = {"commit": party.commit, "multiply": multiply(signing), "presign": presign(signing)}
     expect(calls[step], Reason.BANNED, (2,), ban=True)
 

@@ -179,7 +179,7 @@ async def test_a_peer_that_has_another_set_up_gets_a_new_one(make, told):
     bench.status(theirs.setup_id)
     state = await waiting
     assert state.setup_id == theirs.setup_id != old.setup_id
-    assert not state.banned
+    assert not state.ban.is_set
 
 
 async def test_what_a_peer_said_before_its_link_broke_is_forgotten(make):
@@ -268,7 +268,7 @@ async def test_a_broken_set_up_bans_nobody(make):
             bench.links.sent.remove((bench.peer, message))
     theirs = await bench.play(second)
     bench.status(theirs.setup_id)
-    assert not (await waiting).banned
+    assert not (await waiting).ban.is_set
 
 
 async def test_a_peer_that_gives_up_ends_the_set_up(make):
@@ -364,7 +364,7 @@ async def test_a_banned_peer_is_refused_for_good(make, begins):
     assert bench.links.of(Kind.PAIR_SETUP) == []
     again = PairStore(bench.disk, bench.bans)
     again.load()
-    assert again.get(bench.peer).banned
+    assert again.get(bench.peer).ban.is_set
 
 
 async def test_a_ban_that_the_disk_does_not_take_holds_and_is_stored_later(make, monkeypatch):
