@@ -277,6 +277,5 @@ def _node_modules(start: Path) -> Path:
 
 def _not_found(what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"cannot find {what}",
-        hint=f"Install the chain's programs in this folder: {NPM_LINE}",
+        f"cannot find {what}", hint=f"Install the chain's programs in this folder: {NPM_LINE}"
     )

@@ -88,12 +88,7 @@ from dan_async.devnet.mpc.ot import EXTENSION_BYTES
 from dan_async.devnet.mpc.pairwise_setup import PairState, refuse_banned
 from dan_async.devnet.mpc.vole import REPLY_BYTES, VoleReceiver, send
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node import (
-    nonce_shift,
-    presignature_id,
-    proof_challenge,
-    shift_nonce,
-)
+from dan_async.protocols.node import nonce_shift, presignature_id, proof_challenge, shift_nonce
 from dan_async.types import OperatorAddress
 
 T = TypeVar("T")
@@ -205,11 +200,7 @@ class SigningParty(Stepwise):
         self._operators = {i: operators[i - 1] for i in self._signers}
         self._sign = sign
         self._context = tagged_hash(
-            "dan-ecdsa/1 signing",
-            session_id,
-            share.public_key,
-            share.transcript_hash,
-            *self._signers,
+            "dan-ecdsa/1 signing", session_id, share.public_key, share.transcript_hash, *self._signers
         )
         self._nonce = self._mask = self._key = 0
         self._opening = b""
@@ -537,10 +528,7 @@ class Presignature:
                 "This presignature is spent", hint="Make a new one for each signature"
             ) from None
         shift = nonce_shift(
-            presignature_id=self.name,
-            public_key=self.public_key,
-            digest=digest,
-            signers=self.operators,
+            presignature_id=self.name, public_key=self.public_key, digest=digest, signers=self.operators
         )
         shifted = shift_nonce(self.nonce_point, shift)
         if shifted is None:

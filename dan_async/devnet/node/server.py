@@ -173,11 +173,7 @@ class NodeMethods:
     async def _health(self, params: dict[str, Json]) -> Json:
         if params:
             raise InvalidFieldError("params", "must be an empty object")
-        return {
-            "protocol": PROTOCOL,
-            "operator": self._context.identity.operator,
-            "time": self._time_ms(),
-        }
+        return {"protocol": PROTOCOL, "operator": self._context.identity.operator, "time": self._time_ms()}
 
 
 class NodeServer:
