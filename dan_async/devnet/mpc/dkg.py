@@ -411,7 +411,7 @@ class DkgOpening:
 
 class DkgParty(Stepwise):
     """
-    One party of one key generation, or of the generation of *count* keys at once.
+    One party of one key generation, or of the generation of several keys at once.
 
     Mappings go from a party's index to its message, and hold the other parties only. A message that did not come in time
     is left out; the party then aborts and names the silent ones. No two key generations have one session id; ``sign``
@@ -425,19 +425,14 @@ class DkgParty(Stepwise):
 
     def __init__(
         self,
-        *,
-        session_id: bytes,
+        session: Session,
         index: int,
-        threshold: Threshold,
-        identities: tuple[OperatorAddress, ...],
         sign: Callable[[bytes], bytes],
-        count: int = 1,
+        *,
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
-        self._session = Session(
-            session_id=session_id, threshold=threshold, identities=identities, count=count
-        )
-        self._index = check_int("index", index, least=1, most=threshold.n)
+        self._session = session
+        self._index = check_int("index", index, least=1, most=session.threshold.n)
         self._sign = sign
         self._entropy = entropy
         #: Of each key, as all that follows.

@@ -187,14 +187,7 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
         self._ask_after(2 * waited_s)
 
     def _new_party(self) -> DkgParty:
-        return DkgParty(
-            session_id=self.session_id,
-            index=self.own_index,
-            threshold=self._agreed.threshold,
-            identities=self._agreed.identities,
-            count=self._agreed.count,
-            sign=self.context.identity.sign,
-        )
+        return DkgParty(self._agreed, self.own_index, self.context.identity.sign)
 
     def _to_all(self, body: bytes) -> dict[int, bytes]:
         return {self.index(peer): body for peer in self.peers}

@@ -43,15 +43,12 @@ class Group:
         self.echoes = {}
 
     def party(self, number, **changes):
-        arguments = {
-            "session_id": self.session_id,
-            "index": number,
-            "threshold": self.threshold,
-            "identities": self.identities,
-            "sign": self.signer(number),
-            "count": self.count,
+        agreed = {
+            name: changes.pop(name, getattr(self, name))
+            for name in ("session_id", "threshold", "identities", "count")
         }
-        return DkgParty(**arguments | changes)
+        arguments = {"index": number, "sign": self.signer(number)}
+        return DkgParty(Session(**agreed), **arguments | changes)
 
     def signer(self, index):
         return lambda digest: sign_digest(self.keys[index - 1], digest)

@@ -227,4 +227,4 @@ def test_a_mapping_with_a_foreign_key_is_refused(key):
 
 def test_the_default_source_of_randomness_is_the_operating_system():
     """Nothing that can be seeded."""
-    assert DkgParty.__init__.__kwdefaults__ == {"count": 1, "entropy": secrets.token_bytes}
+    assert DkgParty.__init__.__kwdefaults__ == {"entropy": secrets.token_bytes}

@@ -28,13 +28,7 @@ AGREED = Session(
 
 
 def party(index, session=AGREED):
-    return DkgParty(
-        session_id=session.session_id,
-        index=index,
-        threshold=session.threshold,
-        identities=session.identities,
-        sign=IDENTITIES[index - 1].sign,
-    )
+    return DkgParty(session, index, IDENTITIES[index - 1].sign)
 
 
 def signed(index, session=AGREED, by=None):
