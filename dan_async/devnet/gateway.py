@@ -186,11 +186,7 @@ async def relay_keygen(
     deadline: Deadline,
     is_oneshot: bool = False,
 ) -> KeygenReport:
-    """
-    Make a key; *authenticate* takes the challenge to the owner and brings the signature back.
-
-    An owner may have signed already, without a challenge (revision 1, "v2").
-    """
+    """Make a key; *authenticate* takes the challenge to the owner, who may have signed without one (revision 1, "v2")."""
 
     async def generate(opened: NodeRound) -> KeygenReport:
         return await run_keygen(

@@ -96,11 +96,7 @@ def step(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], 
 
 
 class ProtocolAbort(DanError):  # noqa: N818 - "abort" is what the papers call it
-    """
-    A protocol has ended without a result. There are no culprits where it cannot tell, or has two parties only.
-
-    With ``ban``, this party must never run with the culprits again.
-    """
+    """A protocol has ended without a result; it names culprits where it can tell. With ``ban``, never run with them."""
 
     MESSAGE: ClassVar[str]
     PHASE: ClassVar[str | None] = None

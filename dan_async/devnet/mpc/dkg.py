@@ -147,11 +147,7 @@ class CommitmentMessage(Message):
 
 @frozen(kw_only=True)
 class OpeningMessage(Message):
-    """
-    Round 2, to everybody: key after key Feldman commitments, and a proof of possession of the first of them.
-
-    Whether they are t for each key is not read.
-    """
+    """Round 2, to everybody: key after key Feldman commitments, of any number, and a proof of possession of the first."""
 
     KIND = 2
 
@@ -166,11 +162,7 @@ class OpeningMessage(Message):
 
 @frozen(kw_only=True, repr=False)
 class ShareMessage(Message):
-    """
-    Round 2, to one party only: its share of each key, signed along with the commitment.
-
-    So a wrong one can be shown to others.
-    """
+    """Round 2, to one party only: its share of each key, signed with the commitment, so that a wrong one can be shown."""
 
     KIND = 3
 

@@ -44,9 +44,8 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
     """
     One key generation among the identities of *agreed*, under an id that no other ever had; of one key or of several.
 
-    The first key's request id is the name under which the parties pass on the certificate.
-
-    One that has failed for want of echoes may still be certified; see ``certify``.
+    The first key's request id is the name under which the parties pass on the certificate. One that has failed for want of
+    echoes may still be certified; see ``certify``.
     """
 
     NEEDS_ALL = True
