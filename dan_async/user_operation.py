@@ -588,6 +588,9 @@ class UserOperationReceipt:
         """
         Read the bundler's answer; members that are not needed may be there or not.
 
+        Args:
+            found: The answer, as ``json.loads`` returns it.
+
         Raises:
             InvalidFieldError: A needed member is missing or wrong.
         """

@@ -242,6 +242,9 @@ class StoredSession:
         """
         Read the result of ``to_dict``.
 
+        Args:
+            value: What ``to_dict`` returned.
+
         Raises:
             InvalidFieldError: It has another form.
         """

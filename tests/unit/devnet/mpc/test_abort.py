@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from dan_async.config import Threshold
 from dan_async.devnet.mpc.aborts import DkgAbort
-from dan_async.devnet.mpc.dkg import check_complaint, make_complaint
-from dan_async.devnet.mpc.dkg_messages import Session
+from dan_async.devnet.mpc.dkg import Session, check_complaint, make_complaint
 from dan_async.errors import InvalidFieldError
 from tests.unit.devnet.mpc.dkg_group import Group
 

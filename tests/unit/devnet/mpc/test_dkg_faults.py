@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode, negate
 from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolStateError, Reason
-from dan_async.devnet.mpc.dkg import check_complaint
-from dan_async.devnet.mpc.dkg_messages import (
+from dan_async.devnet.mpc.dkg import (
     CommitmentMessage,
     EchoMessage,
     OpeningMessage,
+    check_complaint,
     is_signed,
     sign_message,
 )

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dan_async.devnet.mpc import ot
-from dan_async.devnet.mpc.aborts import PairAbort, PairReason
+from dan_async.devnet.mpc.aborts import PairAbort, Reason
 from dan_async.devnet.mpc.ot import (
     BATCH,
     EXTENSION_BYTES,
@@ -29,7 +29,7 @@ MESSAGE, STRINGS = extend(RECEIVER, CONTEXT, CHOICES, secrets.token_bytes)
 def expect_ban(call):
     with pytest.raises(PairAbort) as caught:
         call()
-    assert (caught.value.reason, caught.value.ban) == (PairReason.OT_EXTENSION_CHECK, True)
+    assert (caught.value.reason, caught.value.ban) == (Reason.OT_EXTENSION_CHECK, True)
 
 
 @settings(max_examples=15)
@@ -114,7 +114,7 @@ def test_a_message_of_another_length_is_refused_without_a_ban(change):
     """It says nothing about Δ."""
     with pytest.raises(PairAbort) as caught:
         accept(SENDER, CONTEXT, change(MESSAGE))
-    assert (caught.value.reason, caught.value.ban) == (PairReason.MALFORMED_MESSAGE, False)
+    assert (caught.value.reason, caught.value.ban) == (Reason.MALFORMED_MESSAGE, False)
 
 
 def test_a_message_of_another_context_is_caught():

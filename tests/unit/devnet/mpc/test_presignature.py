@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode, negate
 from dan_async.crypto.signature import recover_public_key
-from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort, SigningReason
+from dan_async.devnet.mpc.aborts import ProtocolStateError, Reason, SigningAbort
 from dan_async.devnet.mpc.pairwise_setup import Ban
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.errors import InvalidFieldError
@@ -165,7 +165,7 @@ def test_a_presignature_whose_nonce_becomes_none_is_spent_without_a_share():
     presignature = Presignature(**{**values, "nonce_point": encode(base_multiply(-shift))})
     presignature.name = CONTEXT  # so that δ does not depend on R
     abort = abort_of(lambda: presignature.sign(DIGEST))
-    assert (abort.reason, abort.culprits) == (SigningReason.DEGENERATE_NONCE, ())
+    assert (abort.reason, abort.culprits) == (Reason.DEGENERATE_NONCE, ())
     assert presignature.is_spent
 
 
@@ -230,7 +230,7 @@ def test_a_presignature_with_somebody_banned_since_does_not_sign():
     presignature = presignatures()[1]
     presignature._pairs = {3: evolve(PAIRS[1][3], ban=Ban(is_set=True))}
     abort = abort_of(lambda: presignature.sign(DIGEST))
-    assert (abort.reason, abort.culprits, abort.ban) == (PairReason.BANNED, (3,), True)
+    assert (abort.reason, abort.culprits, abort.ban) == (Reason.BANNED, (3,), True)
 
 
 @pytest.mark.parametrize(("u", "w"), [(0, 5), (5, 0)])
