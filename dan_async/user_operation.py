@@ -70,6 +70,13 @@ def _read_address(value: object, name: str) -> Address:
     return parse_address(name, value)
 
 
+def normalise_addresses(form: Any, *names: str) -> None:
+    """Put these addresses of a frozen value into their EIP-55 form; None stays."""
+    for name in names:
+        if (given := getattr(form, name)) is not None:
+            object.__setattr__(form, name, parse_address(name, given))
+
+
 def _address_and_data(least: int) -> Callable[[Any, str], bytes]:
     """Return a reader of bytes that are empty, or begin with an address and have *least* bytes or more."""
 
@@ -107,7 +114,7 @@ class Call:
     data: bytes = field(default=b"", repr=_shorten)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "target", parse_address("target", self.target))
+        normalise_addresses(self, "target")
         object.__setattr__(self, "value", _read_uint256(self.value, "value"))
         object.__setattr__(self, "data", _read_bytes(self.data, "data"))
 

@@ -66,6 +66,7 @@ class Paymaster(Protocol):
         Raises:
             PaymasterError: The paymaster refuses.
             ProtocolError: It answers what is not allowed.
+            InvalidFieldError: It does not pay for operations of this version.
         """
         ...
 
@@ -74,7 +75,7 @@ class Paymaster(Protocol):
         ...
 
 
-class Erc7677Paymaster:
+class Erc7677Paymaster(Paymaster):
     """
     A paymaster service of ERC-7677: ``pm_getPaymasterStubData`` and ``pm_getPaymasterData``.
 
@@ -90,13 +91,6 @@ class Erc7677Paymaster:
     async def stub(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Sponsored:
-        """
-        Ask for data to estimate gas with.
-
-        Raises:
-            PaymasterError: It does not pay for this.
-            ProtocolError: The answer does not follow ERC-7677.
-        """
         method = "pm_getPaymasterStubData"
         answer = await self._ask(method, operation, entry_point, chain_id, deadline)
         return Sponsored(self._put(method, operation, answer), answer.get("isFinal") is True)
@@ -104,13 +98,6 @@ class Erc7677Paymaster:
     async def sponsor(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Operation:
-        """
-        Ask for the promise to pay.
-
-        Raises:
-            PaymasterError: It does not pay for this.
-            ProtocolError: The answer does not follow ERC-7677.
-        """
         method = "pm_getPaymasterData"
         answer = await self._ask(method, operation, entry_point, chain_id, deadline)
         return self._put(method, operation, answer)
@@ -142,7 +129,6 @@ class Erc7677Paymaster:
         return _with_members(operation, answer, names, self._service, method)
 
     async def aclose(self) -> None:
-        """Close the connections, if they were opened for this. May be called twice."""
         await self._service.aclose()
 
 
@@ -155,7 +141,7 @@ _BICONOMY_MEMBERS = {
 }
 
 
-class BiconomyPaymaster:
+class BiconomyPaymaster(Paymaster):
     """
     Biconomy's paymaster for its Smart Account V2: ``pm_sponsorUserOperation`` in the mode SPONSORED. For v0.6 only.
 
@@ -186,21 +172,12 @@ class BiconomyPaymaster:
     async def stub(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Sponsored:
-        """Return the operation as it is: this paymaster works out the gas limits when it is asked to pay."""
-        del entry_point, chain_id, deadline
+        del entry_point, chain_id, deadline  # it works out the gas limits when it is asked to pay
         return Sponsored(operation, is_final=False)
 
     async def sponsor(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Operation:
-        """
-        Ask for the promise to pay; gas limits are those of the answer.
-
-        Raises:
-            PaymasterError: It does not pay for this.
-            ProtocolError: The answer does not follow Biconomy's documentation.
-            InvalidFieldError: The operation is not of v0.6.
-        """
         del entry_point, chain_id  # the URL says which chain it is
         if not isinstance(operation, UserOperationV06):
             raise InvalidFieldError("user_op", "must be of v0.6 for Biconomy's paymaster")
@@ -216,7 +193,6 @@ class BiconomyPaymaster:
         return _with_members(operation, answer, _BICONOMY_MEMBERS, self._service, method)
 
     async def aclose(self) -> None:
-        """Close the connections, if they were opened for this. May be called twice."""
         await self._service.aclose()
 
 

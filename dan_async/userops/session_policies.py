@@ -29,7 +29,7 @@ from dan_async.errors import InvalidFieldError, PermissionDeniedError, ProtocolE
 from dan_async.permissions.rules import Bound
 from dan_async.session import DanModuleInfo
 from dan_async.types import Address, Hex
-from dan_async.user_operation import Call, UserOperationV06
+from dan_async.user_operation import Call, UserOperationV06, normalise_addresses
 
 #: The contract's numbers of conditions, in its order; they compare unsigned words.
 _CONDITIONS = ("==", "<=", "<", ">=", ">", "!=")
@@ -42,10 +42,6 @@ DUMMY_SESSION_SIGNATURE = bytes.fromhex(
     "73c3ac716c487ca34bb858247b5ccf1dc354fbaabdd089af3b2ac8e78ba85a49"
     "59a2d76250325bd67c11771c31fccda87c33ceec17cc0de912690521bb95ffcb1b"
 )
-
-
-def _contract(value: object) -> Address:
-    return parse_address("contract", value)
 
 
 @frozen(kw_only=True)
@@ -63,26 +59,13 @@ class SessionContracts:
         InvalidFieldError: An address is wrong.
     """
 
-    manager: Address = field(
-        default=Address("0x000002FbFfedd9B33F4E7156F2DE8D48945E7489"), converter=_contract
-    )
-    router: Address = field(
-        default=Address("0x00000D09967410f8C76752A104c9848b57ebba55"), converter=_contract
-    )
-    abi: Address = field(default=Address("0x000006bC2eCdAe38113929293d241Cf252D91861"), converter=_contract)
-    erc20: Address = field(default=Address("0x000000D50C68705bd6897B2d17c7de32FB519fDA"), converter=_contract)
+    manager: Address = field(default=Address("0x000002FbFfedd9B33F4E7156F2DE8D48945E7489"), converter=Address)
+    router: Address = field(default=Address("0x00000D09967410f8C76752A104c9848b57ebba55"), converter=Address)
+    abi: Address = field(default=Address("0x000006bC2eCdAe38113929293d241Cf252D91861"), converter=Address)
+    erc20: Address = field(default=Address("0x000000D50C68705bd6897B2d17c7de32FB519fDA"), converter=Address)
 
-
-def _target(value: object) -> Address:
-    return parse_address("target", value)
-
-
-def _token(value: object) -> Address:
-    return parse_address("token", value)
-
-
-def _recipient(value: object) -> Address:
-    return parse_address("recipient", value)
+    def __attrs_post_init__(self) -> None:
+        normalise_addresses(self, "manager", "router", "abi", "erc20")
 
 
 def _module(value: object) -> Address:
@@ -175,10 +158,14 @@ def _function(value: object) -> bytes:
 
 @frozen(kw_only=True)
 class _Validity:
+    #: The fields that are addresses.
+    _addresses: ClassVar[tuple[str, ...]]
+
     valid_after: int = field(default=0, validator=required(check_int, least=0, most=_UINT48))
     valid_until: int = field(default=0, validator=required(check_int, least=0, most=_UINT48))
 
     def __attrs_post_init__(self) -> None:
+        normalise_addresses(self, *self._addresses)
         if 0 < self.valid_until < self.valid_after:
             raise InvalidFieldError("valid_until", "is before valid_after, so nothing is ever allowed")
 
@@ -200,7 +187,9 @@ class AbiPolicy(_Validity):
         InvalidFieldError: An argument is out of the contract's range.
     """
 
-    target: Address = field(converter=_target)
+    _addresses = ("target",)
+
+    target: Address = field(converter=Address)
     function: bytes = field(converter=_function)
     rules: tuple[AbiRule, ...] = field(default=(), converter=_rules)
     value_limit: int = field(default=0, validator=required(check_int, least=0, most=_UINT128))
@@ -295,8 +284,10 @@ class Erc20Policy(_Validity):
         InvalidFieldError: An argument is out of the contract's range.
     """
 
-    token: Address = field(converter=_token)
-    recipient: Address = field(converter=_recipient)
+    _addresses = ("token", "recipient")
+
+    token: Address = field(converter=Address)
+    recipient: Address = field(converter=Address)
     max_amount: int = field(validator=required(check_int, least=1, most=_UINT256))
 
     def key_data(self, session_key: str) -> Hex:

@@ -19,7 +19,7 @@ from itertools import combinations, groupby, islice
 from operator import attrgetter
 from typing import Any, Literal, Protocol
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from dan_async._values import (
     MAX_LIFETIME_S,
@@ -47,7 +47,7 @@ from dan_async.network import EphemeralKeyReport
 from dan_async.protocols.fields import new_request_id
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.storage.base import SessionFilter, SessionStore, StoredSession
-from dan_async.types import Address, Clock, EntryPointVersion, Hex, TimeSpan
+from dan_async.types import Address, Clock, Hex, TimeSpan
 from dan_async.user_operation import (
     ENTRY_POINTS,
     Call,
@@ -55,7 +55,7 @@ from dan_async.user_operation import (
     UserOperationV06,
     UserOperationV07,
 )
-from dan_async.userops.account_kinds import BiconomyV2, FactoryCall
+from dan_async.userops.account_kinds import BiconomyV2
 from dan_async.userops.session_policies import (
     DUMMY_SESSION_SIGNATURE,
     AbiPolicy,
@@ -412,25 +412,11 @@ class _SessionTree:
 
 
 @frozen
-class _SessionForm:
+class _SessionForm(BiconomyV2):
     """The form of one operation of a session: which leaf allows each of its calls."""
 
-    account: BiconomyV2
-    contracts: SessionContracts
-    proven: tuple[tuple[SessionLeaf, tuple[bytes, ...]], ...]
-
-    @property
-    def version(self) -> EntryPointVersion:
-        return self.account.version
-
-    def encode_calls(self, calls: Sequence[Call]) -> bytes:
-        return self.account.encode_calls(calls)
-
-    def deployment(self, owner: Address, salt: int) -> FactoryCall:
-        return self.account.deployment(owner, salt)
-
-    def nonce_key(self, lane: int) -> int:
-        return self.account.nonce_key(lane)
+    contracts: SessionContracts = field(kw_only=True)
+    proven: tuple[tuple[SessionLeaf, tuple[bytes, ...]], ...] = field(kw_only=True)
 
     def wrap_signature(self, signature: bytes) -> bytes:
         if len(self.proven) == 1:
@@ -663,7 +649,8 @@ class SessionOnChain:
             else:
                 _, rule, problem = min(denials)
                 raise PermissionDeniedError(rule, problem, hint="Nothing was signed")
-        return _SessionForm(self._tree.kind, contracts, tuple(proven))
+        kind = self._tree.kind
+        return _SessionForm(kind.factory, kind.module, contracts=contracts, proven=tuple(proven))
 
     async def revoke(self, *, timeout: TimeSpan | None = None, **parameters: Any) -> SessionRevocation:
         """
