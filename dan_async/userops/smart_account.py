@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from attrs import evolve
+from attrs import define, evolve, field
 
 from dan_async._values import (
     MAX_SAFE_INT,
@@ -81,6 +81,7 @@ _SPREAD = 4096
 _ERC6492 = bytes.fromhex("6492" * 16)
 
 
+@define(kw_only=True, eq=False, repr=False)
 class SmartAccountClient:
     """
     One smart account. ``create_smart_account_client`` makes it; close it with ``aclose()`` or use it in ``async with``.
@@ -88,47 +89,35 @@ class SmartAccountClient:
     It can be given to ``generate_session_key`` as *smart_account_client*.
     """
 
-    def __init__(
-        self,
-        *,
-        kind: AccountKind,
-        signer: UserOperationSigner | None,
-        wallet: Wallet | None,
-        bundler_url: str | None,
-        bundler: Bundler,
-        chain: Chain | None,
-        paymaster: Paymaster | None,
-        chain_id: int,
-        owner: Address,
-        address: Address | None,
-        salt: int,
-        cost_limit: int,
-        timeouts: Timeouts,
-        is_shared: bool = False,
-    ) -> None:
-        self._kind = kind
-        self._wallet = wallet
-        self._bundler_url = bundler_url
-        self._bundler = bundler
-        self._chain_or_none = chain
-        self._paymaster = paymaster
-        self._chain_id = chain_id
-        self._owner = owner
-        self._address = address
-        self._salt = salt
-        self._cost_limit = cost_limit
-        self._timeouts = timeouts
-        self._is_checked = self._is_deployed = False
-        self._is_shared = is_shared
-        self._deploying = asyncio.Lock()
-        seed = signer.lane_seed if signer else owner.encode()
-        self._lanes = NonceLanes(seed, self._fetch_nonce, place=kind.nonce_key)
+    _kind: AccountKind
+    _signer: UserOperationSigner | None
+    _wallet: Wallet | None
+    _bundler_url: str | None
+    _bundler: Bundler
+    _chain_or_none: Chain | None = field(alias="chain")
+    _paymaster: Paymaster | None
+    _chain_id: int
+    _owner: Address
+    _address: Address | None
+    _salt: int
+    _cost_limit: int
+    _timeouts: Timeouts
+    _is_shared: bool = False
+    _is_checked: bool = field(init=False, default=False)
+    _is_deployed: bool = field(init=False, default=False)
+    _deploying: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+    _lanes: NonceLanes = field(init=False)
+    _sender: OperationSender = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        seed = self._signer.lane_seed if self._signer else self._owner.encode()
+        self._lanes = NonceLanes(seed, self._fetch_nonce, place=self._kind.nonce_key)
         self._sender = OperationSender(
-            kind=kind,
-            signer=signer,
-            bundler=bundler,
+            kind=self._kind,
+            signer=self._signer,
+            bundler=self._bundler,
             lanes=self._lanes,
-            chain_id=chain_id,
+            chain_id=self._chain_id,
             users_of_nonce=self._users_of_nonce,
         )
 
@@ -144,22 +133,7 @@ class SmartAccountClient:
             signer: Who signs the operations.
             kind: The form of its operations, if another module of the account checks them, as ``Nexus.for_sessions()``.
         """
-        return SmartAccountClient(
-            kind=kind or self._kind,
-            signer=signer,
-            wallet=None,
-            bundler_url=self._bundler_url,
-            bundler=self._bundler,
-            chain=self._chain_or_none,
-            paymaster=self._paymaster,
-            chain_id=self._chain_id,
-            owner=self._owner,
-            address=self._address,
-            salt=self._salt,
-            cost_limit=self._cost_limit,
-            timeouts=self._timeouts,
-            is_shared=True,
-        )
+        return evolve(self, kind=kind or self._kind, signer=signer, wallet=None, is_shared=True)
 
     def __repr__(self) -> str:
         return f"SmartAccountClient({self._address or 'address not asked for yet'}, {self._kind!r}, chain {self._chain_id})"
@@ -490,9 +464,6 @@ class SmartAccountClient:
         Returns:
             The authorisation, which is the owner's, for the EOA's present nonce.
 
-        Returns:
-            The authorisation, signed.
-
         Raises:
             ConfigurationError: The account's kind is not a delegated one, or the owner's wallet signs no authorisations.
             InvalidFieldError: The chain is another one; nothing was signed.
@@ -623,14 +594,27 @@ class SmartAccountClient:
         bundler: Bundler,
     ) -> Operation:
         """Build an operation that is complete but for its signature: price, gas, paymaster."""
-        draft = self._draft(
-            sender=await self._find_address(deadline),
-            nonce=nonce,
-            call_data=call_data,
-            price=await self._price(deadline),
-            factory=self._deployment() if deploy else None,
-            dummy_signature=kind.dummy_signature,
-        )
+        sender, price = await self._find_address(deadline), await self._price(deadline)
+        factory = self._deployment() if deploy else None
+        fields: dict[str, Any] = {
+            "sender": sender,
+            "nonce": nonce,
+            "call_data": call_data,
+            "call_gas_limit": 0,
+            "verification_gas_limit": 0,
+            "pre_verification_gas": 0,
+            "max_fee_per_gas": price.max_fee_per_gas,
+            "max_priority_fee_per_gas": price.max_priority_fee_per_gas,
+            "signature": kind.dummy_signature,
+        }
+        draft: Operation
+        if kind.version == "v0.6.0":
+            init_code = bytes.fromhex(factory.factory[2:]) + factory.data if factory else b""
+            draft = UserOperationV06(**fields, init_code=init_code)
+        elif factory:
+            draft = UserOperationV07(**fields, factory=factory.factory, factory_data=factory.data)
+        else:
+            draft = UserOperationV07(**fields)
         paymaster, is_final = self._paymaster, True
         where: dict[str, Any] = {
             "entry_point": self.entry_point,
@@ -670,35 +654,6 @@ class SmartAccountClient:
                 hint="Nothing was signed. Use another bundler, or another rpc_url if the node is wrong",
             )
         return price
-
-    def _draft(
-        self,
-        *,
-        sender: Address,
-        nonce: int,
-        call_data: bytes,
-        price: GasPrice,
-        factory: FactoryCall | None,
-        dummy_signature: bytes,
-    ) -> Operation:
-        """Return an operation without gas, with a dummy for its signature."""
-        fields: dict[str, Any] = {
-            "sender": sender,
-            "nonce": nonce,
-            "call_data": call_data,
-            "call_gas_limit": 0,
-            "verification_gas_limit": 0,
-            "pre_verification_gas": 0,
-            "max_fee_per_gas": price.max_fee_per_gas,
-            "max_priority_fee_per_gas": price.max_priority_fee_per_gas,
-            "signature": dummy_signature,
-        }
-        if self._kind.version == "v0.6.0":
-            init_code = bytes.fromhex(factory.factory[2:]) + factory.data if factory else b""
-            return UserOperationV06(**fields, init_code=init_code)
-        if factory:
-            fields |= {"factory": factory.factory, "factory_data": factory.data}
-        return UserOperationV07(**fields)
 
     def _deployment(self) -> FactoryCall:
         found = self._kind.deployment(self._owner, self._salt)
