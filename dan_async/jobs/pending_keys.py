@@ -41,8 +41,7 @@ from dan_async.request import (
     prepare,
 )
 from dan_async.session import DanSessionKeyPayload
-from dan_async.storage.base import KeygenIntent, StoredSession
-from dan_async.storage.memory import MemorySessionStore
+from dan_async.storage.base import KeygenIntent, MemorySessionStore, StoredSession
 from dan_async.types import Address, Clock, RequestId, TypedData
 from dan_async.wallets.base import CallbackWallet, EoaAuth
 
