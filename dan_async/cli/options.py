@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
@@ -116,43 +116,35 @@ class NetworkChoice:
         return DanClient(network, timeouts=timeouts, store=store, on_event=event_listener())
 
 
-def choose_network(
-    *,
-    network: str | None = None,
-    devnet: str | None = None,
-    nodes: Sequence[str],
-    threshold: int | None = None,
-    parties: int | None = None,
-    gateway: str | None = None,
-    revision: str | None = None,
-    api_version: str | None = None,
-    has_devnet: bool = False,
-) -> NetworkChoice:
+def _choose_network(given: KeygenNetworkOptions, *, has_devnet: bool) -> NetworkChoice:
     """Check the options, one of which names a network, or else the environment does; a devnet's t and n are in its name."""
-    given = {
-        "--network": network is not None,
-        "--devnet": devnet is not None,
-        "--node": bool(nodes),
-        "--gateway": gateway is not None,
+    nodes = given.node or []
+    naming = {
+        "--network": given.network,
+        "--devnet": given.devnet,
+        "--node": given.node,
+        "--gateway": given.gateway,
     }
-    named = [option for option, is_given in given.items() if is_given]
+    named = [option for option, value in naming.items() if value not in (None, [])]
     if len(named) > 1:
         raise ConfigurationError(f"{' and '.join(named)} both name a network", hint="Give one of them")
-    if gateway is None and (revision is not None or api_version is not None):
+    if given.gateway is None and (given.revision is not None or given.api_version is not None):
         raise ConfigurationError(
             "--revision and --api-version are for --gateway", hint="Leave them out, or name the gateway"
         )
-    if devnet is not None:
-        if threshold is not None or parties is not None:
+    if given.devnet is not None:
+        if given.threshold is not None or given.parties is not None:
             raise ConfigurationError(
                 "--threshold and --parties are for --node, --gateway and --network",
                 hint="--devnet T-of-N sets both: --devnet 3-of-5",
             )
-        return NetworkChoice(threshold=_parse_threshold(devnet))
-    if gateway is not None:
-        version = api_version or "v1"
+        return NetworkChoice(threshold=_parse_threshold(given.devnet))
+    if given.gateway is not None:
+        version = given.api_version or "v1"
         file = NetworkFile(
-            gateway=check_gateway(gateway, revision, version), revision=revision, api_version=version
+            gateway=check_gateway(given.gateway, given.revision, version),
+            revision=given.revision,
+            api_version=version,
         )
     elif nodes:
         endpoints = tuple(parse_node(text, place) for place, text in enumerate(nodes, start=1))
@@ -165,9 +157,9 @@ def choose_network(
                 "--node is given once, and at least two nodes work together",
                 hint="Repeat --node for each node",
             )
-    elif network is not None or os.environ.get(NETWORK_VARIABLE):
-        named = ["--network" if network is not None else NETWORK_VARIABLE]
-        file = _read_network(network or os.environ[NETWORK_VARIABLE], named[0])
+    elif given.network is not None or os.environ.get(NETWORK_VARIABLE):
+        named = ["--network" if given.network is not None else NETWORK_VARIABLE]
+        file = _read_network(given.network or os.environ[NETWORK_VARIABLE], named[0])
     else:
         raise ConfigurationError(
             "no network is named",
@@ -175,11 +167,11 @@ def choose_network(
             " or --gateway URL",
         )
     usual = file.threshold or (Threshold.of_pool(len(file.nodes)) if file.nodes else DEFAULT_THRESHOLD)
-    agreed = check_threshold(threshold, parties, usual=usual, parties_option="--parties")
+    agreed = check_threshold(given.threshold, given.parties, usual=usual, parties_option="--parties")
     if file.nodes and agreed.n > len(file.nodes):
         raise ConfigurationError(
             f"--parties asks for {agreed.n} nodes, and {len(file.nodes)} are named"
-            if parties is not None
+            if given.parties is not None
             else f"{named[0]}: {agreed} asks for more than the {len(file.nodes)} nodes that are named",
             hint="Name more nodes, or ask for fewer",
         )
@@ -352,47 +344,6 @@ def write_new(path: Path, text: str, *, what: str) -> None:
 WalletOpener: TypeAlias = Callable[[], AbstractAsyncContextManager[Wallet]]
 
 
-def choose_wallet(
-    *,
-    private_key_file: Path | None,
-    rpc_url: str | None,
-    rpc_address: str | None = None,
-    throwaway: str = "",
-) -> WalletOpener:
-    """
-    Choose the wallet that authorises; an option wins over the environment, and both over a throwaway key.
-
-    *throwaway* is what is noted when such a key is made; without it, none is.
-
-    Keys are read and checked at once, and no error repeats one; nothing is sent before the wallet is opened.
-    """
-    if private_key_file is not None and rpc_url is not None:
-        raise ConfigurationError(
-            "--private-key-file and --wallet-rpc both name a wallet", hint="Give one of them"
-        )
-    if rpc_address is not None and rpc_url is None:
-        raise ConfigurationError(
-            "--wallet-address needs --wallet-rpc URL", hint="A private key has one address only"
-        )
-    if rpc_url is not None:
-        return _rpc_wallet(rpc_url, rpc_address)
-    if private_key_file is not None:
-        return _local_wallet(_read_key_file(private_key_file), source="--private-key-file")
-    if PRIVATE_KEY_VARIABLE in os.environ:
-        return _local_wallet(os.environ[PRIVATE_KEY_VARIABLE].strip(), source=PRIVATE_KEY_VARIABLE)
-    if not throwaway:
-        raise ConfigurationError(
-            "no wallet is named",
-            hint=f"Use --private-key-file FILE, the environment variable {PRIVATE_KEY_VARIABLE}, or --wallet-rpc URL",
-        )
-
-    def open_throwaway() -> AbstractAsyncContextManager[Wallet]:
-        note(throwaway)
-        return nullcontext(LocalWallet(secrets.token_hex(32)))
-
-    return open_throwaway
-
-
 def _rpc_wallet(url: str, address: str | None) -> WalletOpener:
     check_url("--wallet-rpc", url, schemes=("https", "http"))
     checked = None if address is None else parse_address("--wallet-address", address)
@@ -494,9 +445,8 @@ class NetworkOptions:
     )
 
     def choose(self) -> NetworkChoice:
-        """Check them; see ``choose_network``."""
-        given = asdict(self)
-        return choose_network(nodes=given.pop("node") or [], **given)
+        """Check them; one must name a network, or else the environment does."""
+        return _choose_network(KeygenNetworkOptions(**asdict(self)), has_devnet=False)
 
 
 @frozen(kw_only=True)
@@ -523,9 +473,8 @@ class KeygenNetworkOptions(NetworkOptions):
     )
 
     def choose(self) -> NetworkChoice:
-        """Check them; see ``choose_network``."""
-        given = asdict(self)
-        return choose_network(nodes=given.pop("node") or [], has_devnet=True, **given)
+        """Check them; as in ``NetworkOptions``."""
+        return _choose_network(self, has_devnet=True)
 
 
 @frozen(kw_only=True)
@@ -544,14 +493,39 @@ class WalletOptions:
     )
 
     def choose(self, *, throwaway: str = "") -> WalletOpener:
-        """Check them; see ``choose_wallet``."""
-        given = asdict(self)
-        return choose_wallet(
-            private_key_file=given["private_key_file"],
-            rpc_url=given["wallet_rpc"],
-            rpc_address=given.get("wallet_address"),
-            throwaway=throwaway,
-        )
+        """
+        Choose the wallet that authorises; an option wins over the environment, and both over a throwaway key.
+
+        *throwaway* is what is noted when such a key is made; without it, none is. Keys are read and checked at once, and no
+        error repeats one; nothing is sent before the wallet is opened.
+        """
+        key_file, rpc_url = self.private_key_file, self.wallet_rpc
+        address = asdict(self).get("wallet_address")
+        if key_file is not None and rpc_url is not None:
+            raise ConfigurationError(
+                "--private-key-file and --wallet-rpc both name a wallet", hint="Give one of them"
+            )
+        if address is not None and rpc_url is None:
+            raise ConfigurationError(
+                "--wallet-address needs --wallet-rpc URL", hint="A private key has one address only"
+            )
+        if rpc_url is not None:
+            return _rpc_wallet(rpc_url, address)
+        if key_file is not None:
+            return _local_wallet(_read_key_file(key_file), source="--private-key-file")
+        if PRIVATE_KEY_VARIABLE in os.environ:
+            return _local_wallet(os.environ[PRIVATE_KEY_VARIABLE].strip(), source=PRIVATE_KEY_VARIABLE)
+        if not throwaway:
+            raise ConfigurationError(
+                "no wallet is named",
+                hint=f"Use --private-key-file FILE, the environment variable {PRIVATE_KEY_VARIABLE}, or --wallet-rpc URL",
+            )
+
+        def open_throwaway() -> AbstractAsyncContextManager[Wallet]:
+            note(throwaway)
+            return nullcontext(LocalWallet(secrets.token_hex(32)))
+
+        return open_throwaway
 
 
 @frozen(kw_only=True)
