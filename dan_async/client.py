@@ -918,9 +918,8 @@ class DanClient:
             QuorumError: Too few nodes confirmed.
             DanError: Any other failure, named.
         """
-        return await jobs.register_passkey(
-            await self._open(), passkey, timeout=timeout, timeouts=self._timeouts
-        )
+        network, deadline = await self._begin(timeout)
+        return await jobs.register_passkey(network, passkey, deadline=deadline, timeouts=self._timeouts)
 
     async def recover(
         self,
@@ -992,13 +991,14 @@ class DanClient:
             DanError: Any other failure, named.
         """
         keeper = self._kept()
+        network, deadline = await self._begin(timeout)
         return await jobs.revoke_stored_session(
-            await self._open(),
+            network,
             keeper,
             record_id,
             wallet=wallet,
             auth=auth,
-            timeout=timeout,
+            deadline=deadline,
             timeouts=self._timeouts,
         )
 
@@ -1035,14 +1035,15 @@ class DanClient:
             DanError: Any other failure, named.
         """
         keeper = self._kept()
+        network, deadline = await self._begin(timeout)
         return await jobs.rotate_stored_session(
-            await self._open(),
+            network,
             keeper,
             record_id,
             wallet=wallet,
             auth=auth,
             duration=duration,
-            timeout=timeout,
+            deadline=deadline,
             timeouts=self._timeouts,
         )
 

@@ -8,19 +8,17 @@ number of equal rows before it.
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import hashlib
 import itertools
 import json
 import os
 import sys
-import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, TypeVar, cast, get_args
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, cast, get_args
 
 import typer
 from attrs import define, field, frozen
@@ -28,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dan_async._json import is_too_deep
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT, shown_name
+from dan_async.batch import in_a_thread
 from dan_async.cli.options import (
     DEVNET_CHAIN_ID,
     PRIVATE_KEY_VARIABLE,
@@ -74,8 +73,6 @@ if TYPE_CHECKING:
     from dan_async.batch import ItemResult
     from dan_async.storage.base import SessionStore
     from dan_async.transport.rpc import Transport
-
-T = TypeVar("T")
 
 _THROWAWAY = "Rows without a wallet belong to a throwaway owner, made for this run and then forgotten."
 _LINE_EVERY_S = 5.0
@@ -564,9 +561,6 @@ _LONGEST_LINE = 256 * 1024
 #: How deeply a row may be nested: permissions lie deeper than the rest.
 _MAX_DEPTH = 64
 
-#: How many rows the thread reads ahead of their consumer.
-_AHEAD = 16
-
 #: How long a connection to a JSON-RPC wallet may take to open.
 _CONNECT_S = 10.0
 
@@ -741,53 +735,6 @@ def _reference(
             raise InvalidFieldError("id", "stands twice in the input")
         return f"batch:id:{row_id}"
     return f"batch:{digest[:16].hex()}:{before}"
-
-
-# --- reading in a thread ----------------------------------------------------------------------------------------------
-
-
-async def in_a_thread(make: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
-    """Iterate in a thread over something that blocks, so that a slow pipe does not hold the event loop."""
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[tuple[str, T | Exception | None]] = asyncio.Queue()
-    may_read = threading.Semaphore(_AHEAD)
-    is_over = threading.Event()
-
-    def put(kind: str, value: T | Exception | None) -> bool:
-        """Hand something over when the reader is not too far ahead; return whether anybody takes it."""
-        may_read.acquire()
-        if is_over.is_set():
-            return False
-        try:
-            loop.call_soon_threadsafe(queue.put_nowait, (kind, value))
-        except RuntimeError:  # the loop is closed
-            return False
-        return True
-
-    def read() -> None:
-        try:
-            for item in make():
-                if not put("item", item):
-                    return
-        except Exception as error:  # noqa: BLE001 - it is raised where the items are taken
-            put("error", error)
-        else:
-            put("end", None)
-
-    # A daemon: nothing can wake a thread that waits for somebody to type.
-    threading.Thread(target=read, name="batch rows", daemon=True).start()
-    try:
-        while True:
-            kind, value = await queue.get()
-            may_read.release()
-            if kind == "end":
-                return
-            if isinstance(value, Exception) and kind == "error":
-                raise value
-            yield value  # type: ignore[misc]  # of kind "item" it is one
-    finally:
-        is_over.set()
-        may_read.release()  # wakes the thread, so that it sees that it is over
 
 
 # --- the wallets ------------------------------------------------------------------------------------------------------
