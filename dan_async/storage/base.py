@@ -342,7 +342,6 @@ class SessionStore(Protocol):
         Raises:
             RecordConflictError: Its id or its reference is taken.
         """
-        ...
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
         """
@@ -351,7 +350,6 @@ class SessionStore(Protocol):
         Args:
             record_id: The record's id: the request id of its key generation.
         """
-        ...
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
         """
@@ -360,7 +358,6 @@ class SessionStore(Protocol):
         Args:
             reference: The caller's own name for the session.
         """
-        ...
 
     async def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
         """
@@ -402,7 +399,6 @@ class SessionStore(Protocol):
         Raises:
             InvalidFieldError: *limit* or *after* is wrong.
         """
-        ...
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
         """
@@ -415,7 +411,6 @@ class SessionStore(Protocol):
         Raises:
             RecordConflictError: There is none, it is in another state, or the new state does not follow.
         """
-        ...
 
     async def change_state(
         self, record_id: RequestId, state: SessionState, *, expected: SessionState
@@ -434,7 +429,6 @@ class SessionStore(Protocol):
         Raises:
             RecordConflictError: There is none, it is in another state, or the new state does not follow.
         """
-        ...
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
         """
@@ -447,7 +441,6 @@ class SessionStore(Protocol):
         Returns:
             Whether there was such a record.
         """
-        ...
 
     async def mark_expired(self) -> int:
         """
@@ -459,7 +452,6 @@ class SessionStore(Protocol):
         Raises:
             StoreClockError: The clock is behind the newest record; nothing was changed.
         """
-        ...
 
     async def purge_expired(self, *, ended_for_s: TimeSpan = 0.0) -> int:
         """
@@ -474,11 +466,9 @@ class SessionStore(Protocol):
         Raises:
             StoreClockError: The clock is behind the newest record; nothing was deleted.
         """
-        ...
 
     async def aclose(self) -> None:
         """Close files and connections. May be called twice."""
-        ...
 
 
 async def find_record(store: SessionStore, name: str) -> StoredSession | None:

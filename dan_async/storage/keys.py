@@ -117,7 +117,6 @@ class KeySource(Protocol):
         Raises:
             StoreKeyError: There is none.
         """
-        ...
 
     async def by_id(self, key_id: str) -> StoreKey | None:
         """
@@ -126,7 +125,6 @@ class KeySource(Protocol):
         Args:
             key_id: The id that a record names.
         """
-        ...
 
 
 class FixedKeys(KeySource):

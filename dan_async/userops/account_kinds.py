@@ -56,7 +56,6 @@ class AccountKind(Protocol):
     @property
     def version(self) -> EntryPointVersion:
         """The version of its entry point."""
-        ...
 
     def encode_calls(self, calls: Sequence[Call]) -> bytes:
         """
@@ -69,7 +68,6 @@ class AccountKind(Protocol):
             InvalidFieldError: There are none, or not such as the account can make together: a batch of SimpleAccount v0.6
                 sends no value.
         """
-        ...
 
     def deployment(self, owner: Address, salt: int) -> FactoryCall | None:
         """
@@ -79,7 +77,6 @@ class AccountKind(Protocol):
             owner: The address that the account obeys.
             salt: Which of the owner's accounts, from 0.
         """
-        ...
 
     def nonce_key(self, lane: int) -> int:
         """

@@ -49,7 +49,6 @@ class Paymaster(Protocol):
             PaymasterError: The paymaster refuses.
             ProtocolError: It answers what is not allowed.
         """
-        ...
 
     async def sponsor(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
@@ -68,11 +67,9 @@ class Paymaster(Protocol):
             ProtocolError: It answers what is not allowed.
             InvalidFieldError: It does not pay for operations of this version.
         """
-        ...
 
     async def aclose(self) -> None:
         """Close connections. May be called twice."""
-        ...
 
 
 class Erc7677Paymaster(Paymaster):

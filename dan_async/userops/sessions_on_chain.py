@@ -99,11 +99,9 @@ class DistributedKeys(MessageSigner, Protocol):
 
     async def generate_session_key(self, *_: Any, **parameters: Any) -> DanSessionKeyPayload:
         """Make a session key; see ``DanClient.generate_session_key``."""
-        ...
 
     async def revoke_ephemeral_key(self, *_: Any, **parameters: Any) -> EphemeralKeyReport:
         """Revoke a session's ephemeral key; see ``DanClient.revoke_ephemeral_key``."""
-        ...
 
 
 # --- the tree ---------------------------------------------------------------------------------------------------------
