@@ -67,13 +67,10 @@ class Threshold:
     @classmethod
     def parse(cls, text: str) -> Threshold:
         """
-        Read the form ``3-of-5``.
+        Return the threshold of a text such as ``3-of-5``.
 
         Args:
-            text: The text, such as ``3-of-5``.
-
-        Returns:
-            The threshold.
+            text: The text.
 
         Raises:
             InvalidFieldError: It has another form, or not 2 ≤ t ≤ n ≤ 20.
@@ -140,15 +137,12 @@ def _is_loopback(host: str) -> bool:
 
 def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
     """
-    Check a URL: a known scheme, a host, and TLS unless the host is loopback.
+    Return a URL without trailing slash and fragment, if it has a known scheme, a host, and TLS unless that is loopback.
 
     Args:
         name: The field's name, for the error.
         url: The URL.
         schemes: Allowed schemes; wss and https are the ones with TLS.
-
-    Returns:
-        The URL without a trailing slash or fragment.
 
     Raises:
         InvalidFieldError: It is not such a URL. It is not repeated, since it may carry credentials.
@@ -221,13 +215,10 @@ class NodeEndpoint:
     @classmethod
     def of(cls, value: NodeEndpoint | str | Mapping[str, Any]) -> Self | NodeEndpoint:
         """
-        Read an endpoint, a text ``URL=OPERATOR``, or a mapping with url and operator.
+        Return the endpoint of any of its forms; the same object if it is one already.
 
         Args:
             value: An endpoint, ``URL=OPERATOR``, or a mapping with *url* and *operator*.
-
-        Returns:
-            The endpoint; the same object if it is one already.
 
         Raises:
             InvalidFieldError: It is none of these.

@@ -483,14 +483,11 @@ UserOperation: TypeAlias = UserOperationV06 | UserOperationV07 | PackedUserOpera
 
 def user_operation_from_dict(found: Mapping[str, Any], *, version: EntryPointVersion) -> UserOperation:
     """
-    Read a user operation for an entry point of this version; its members tell whether one of v0.7 is packed.
+    Return a user operation for an entry point of this version; its members tell whether one of v0.7 is packed.
 
     Args:
         found: A mapping, as ``json.loads`` returns it.
         version: The entry point's.
-
-    Returns:
-        The operation, of the class of its form.
 
     Raises:
         InvalidFieldError: It is not a user operation of that version, or there is no such version.

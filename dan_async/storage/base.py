@@ -361,16 +361,13 @@ class SessionStore(Protocol):
 
     async def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
         """
-        Go through the records that match, oldest first, a page at a time.
+        Yield the records that match, oldest first, read a page at a time.
 
         Changes made meanwhile may be seen or not; nothing is seen twice. Records that are encrypted with a key that is not
         known here are passed over, with a warning in the log.
 
         Args:
             where: What a record must meet; all records if not given.
-
-        Returns:
-            The records.
         """
         page = await self.list_page(where)
         while True:
@@ -432,22 +429,16 @@ class SessionStore(Protocol):
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
         """
-        Delete a record, if it is in the expected state or none is given. Return whether it did.
+        Return whether a record was deleted: one in the expected state, or in any if none is given.
 
         Args:
             record_id: The record's id: the request id of its key generation.
             expected: The state that it must have; any if not given.
-
-        Returns:
-            Whether there was such a record.
         """
 
     async def mark_expired(self) -> int:
         """
-        Mark every record whose key has ended as expired, and return how many those were.
-
-        Returns:
-            How many there were.
+        Return how many records were marked as expired: every one whose key has ended.
 
         Raises:
             StoreClockError: The clock is behind the newest record; nothing was changed.
@@ -455,13 +446,10 @@ class SessionStore(Protocol):
 
     async def purge_expired(self, *, ended_for_s: TimeSpan = 0.0) -> int:
         """
-        Delete every record whose key has ended, whatever its state, and return how many those were.
+        Return how many records were deleted: every one whose key has ended, whatever its state.
 
         Args:
             ended_for_s: Only those that have ended for so many seconds.
-
-        Returns:
-            How many there were.
 
         Raises:
             StoreClockError: The clock is behind the newest record; nothing was deleted.

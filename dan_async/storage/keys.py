@@ -60,13 +60,10 @@ class StoreKey:
     @classmethod
     def generate(cls, key_id: str | None = None) -> StoreKey:
         """
-        Make a new key from the operating system's randomness.
+        Return a new key from the operating system's randomness.
 
         Args:
             key_id: A name for it; derived from the key if not given.
-
-        Returns:
-            The key.
         """
         secret = secrets.token_bytes(_KEY_LENGTH)
         return cls(key_id or _derived_id(secret), secret)
@@ -74,13 +71,10 @@ class StoreKey:
     @classmethod
     def parse(cls, text: str) -> StoreKey:
         """
-        Read ``ID:64 hex digits``, or 64 hex digits alone, whose id is then derived from them.
+        Return the key of ``ID:64 hex digits``, or of 64 hex digits alone, whose id is then derived from them.
 
         Args:
             text: The text, as ``to_text`` returns it.
-
-        Returns:
-            The key.
 
         Raises:
             InvalidFieldError: It is not that. It is not repeated.
@@ -160,13 +154,10 @@ class FixedKeys(KeySource):
 
 def keys_from_file(path: str | Path) -> FixedKeys:
     """
-    Read keys from a file: one on each line, ``ID:64 hex digits`` or the digits alone, the current one first.
+    Return the keys in a file: one on each line, ``ID:64 hex digits`` or the digits alone, the current one first.
 
     Args:
         path: The file; other users must not be able to read it.
-
-    Returns:
-        The keys; new records are encrypted with the first.
 
     Raises:
         ConfigurationError: It cannot be read, is open to others, or holds something else.
@@ -191,14 +182,11 @@ def keys_from_environment(
     name: str = STORE_KEY_VARIABLE, *, environment: Mapping[str, str] | None = None
 ) -> FixedKeys:
     """
-    Read keys from an environment variable: as in a file, separated by white space or commas.
+    Return the keys in an environment variable: as in a file, separated by white space or commas.
 
     Args:
         name: The variable.
         environment: Where to look, instead of the process's own variables.
-
-    Returns:
-        The keys; new records are encrypted with the first.
 
     Raises:
         ConfigurationError: It is not set, or holds something else.

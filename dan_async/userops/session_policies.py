@@ -157,7 +157,7 @@ def _function(value: object) -> bytes:
 
 
 @frozen(kw_only=True)
-class _Validity:
+class _Policy:
     #: The fields that are addresses.
     _addresses: ClassVar[tuple[str, ...]]
 
@@ -169,9 +169,45 @@ class _Validity:
         if 0 < self.valid_until < self.valid_after:
             raise InvalidFieldError("valid_until", "is before valid_after, so nothing is ever allowed")
 
+    def key_data(self, session_key: str) -> Hex:
+        """
+        Return the session key data of the module that checks the policy.
+
+        Args:
+            session_key: The session key's address.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def from_key_data(cls, data: bytes, **validity: int) -> Self:
+        """
+        Return the policy that session key data stand for.
+
+        Args:
+            data: The session key data of a leaf.
+            **validity: *valid_after* and *valid_until*, in Unix seconds.
+
+        Raises:
+            InvalidFieldError: The data do not have the module's form.
+        """
+        raise NotImplementedError
+
+    def find_objection(self, call: Call) -> tuple[str, str] | None:
+        """
+        Return the part of the policy that a call breaks and the problem, as the contract sees it; None if none.
+
+        Args:
+            call: The call.
+        """
+        raise NotImplementedError
+
+    def permissions(self) -> list[dict[str, Any]]:
+        """Return rules for the nodes that allow what the policy does, as far as they can tell."""
+        raise NotImplementedError
+
 
 @frozen(kw_only=True)
-class AbiPolicy(_Validity):
+class AbiPolicy(_Policy):
     """
     Allows calls of one function of one contract, with conditions on its arguments; checked by the ABI module.
 
@@ -195,12 +231,7 @@ class AbiPolicy(_Validity):
     value_limit: int = field(default=0, validator=required(check_int, least=0, most=_UINT128))
 
     def key_data(self, session_key: str) -> Hex:
-        """
-        Return the session key data of the ABI module: packed.
-
-        Args:
-            session_key: The session key's address.
-        """
+        # Packed.
         rules = (f"{r.offset:04x}{_CONDITIONS.index(r.condition):02x}{r.value}" for r in self.rules)
         head = (
             f"{session_key}{self.target[2:]}{self.function.hex()}{self.value_limit:032x}{len(self.rules):04x}"
@@ -209,19 +240,7 @@ class AbiPolicy(_Validity):
 
     @classmethod
     def from_key_data(cls, data: bytes, **validity: int) -> Self:
-        """
-        Read session key data; the key stands before them.
-
-        Args:
-            data: The session key data of a leaf.
-            **validity: *valid_after* and *valid_until*, in Unix seconds.
-
-        Returns:
-            The policy.
-
-        Raises:
-            InvalidFieldError: The data do not have the module's form.
-        """
+        # The key stands before them.
         target, selector, rules = data[20:40], data[40:44], data[62:]
         if len(data) < 62 or len(rules) != 35 * int.from_bytes(data[60:62]):
             raise InvalidFieldError("sessionKeyData", "is not of the ABI module's form")
@@ -237,12 +256,6 @@ class AbiPolicy(_Validity):
         )
 
     def find_objection(self, call: Call) -> tuple[str, str] | None:
-        """
-        Return the part of the policy that a call breaks and the problem, as the contract sees it; None if none.
-
-        Args:
-            call: The call.
-        """
         if call.target != self.target:
             return "target", "the target is another one"
         if call.selector != self.function:
@@ -256,7 +269,7 @@ class AbiPolicy(_Validity):
         return None
 
     def permissions(self) -> list[dict[str, Any]]:
-        """Return rules for the nodes, which know no conditions on arguments: target, function and value."""
+        # Nodes know no conditions on arguments.
         rule = {"type": "call", "to": self.target, "selectors": [to_hex(self.function)]}
         return [rule | {"valueLimit": str(self.value_limit)}]
 
@@ -266,7 +279,7 @@ _ERC20_ARGUMENTS = 2 * _WORD
 
 
 @frozen(kw_only=True)
-class Erc20Policy(_Validity):
+class Erc20Policy(_Policy):
     """
     Allows moving one token to one recipient, so much with each call; checked by the ERC-20 module.
 
@@ -291,41 +304,16 @@ class Erc20Policy(_Validity):
     max_amount: int = field(validator=required(check_int, least=1, most=_UINT256))
 
     def key_data(self, session_key: str) -> Hex:
-        """
-        Return the session key data of the ERC-20 module: four words.
-
-        Args:
-            session_key: The session key's address.
-        """
         return to_hex(
             encode_arguments(_ERC20_DATA, (session_key, self.token, self.recipient, self.max_amount))
         )
 
     @classmethod
     def from_key_data(cls, data: bytes, **validity: int) -> Self:
-        """
-        Read session key data.
-
-        Args:
-            data: The session key data of a leaf.
-            **validity: *valid_after* and *valid_until*, in Unix seconds.
-
-        Returns:
-            The policy.
-
-        Raises:
-            InvalidFieldError: The data do not have the module's form.
-        """
         _, token, recipient, most = decode_arguments(_ERC20_DATA, data)
         return cls(token=token, recipient=recipient, max_amount=most, **validity)
 
     def find_objection(self, call: Call) -> tuple[str, str] | None:
-        """
-        Return the part of the policy that a call breaks and the problem, as the contract sees it; None if none.
-
-        Args:
-            call: The call.
-        """
         if call.target != self.token:
             return "token", "the token is another one"
         if call.value:
@@ -341,7 +329,6 @@ class Erc20Policy(_Validity):
         return None
 
     def permissions(self) -> list[dict[str, Any]]:
-        """Return rules for the nodes: the two functions of ERC-20 that fit."""
         args = {"value": str(self.max_amount), "eq": "<="}
         rule = {"type": "erc20", "to": self.token}
         return [

@@ -288,15 +288,12 @@ class SmartAccountClient:
         timeout: TimeSpan | None = None,
     ) -> UserOperationReceipt:
         """
-        Wait until an operation is on the chain.
+        Return an operation's receipt, once it is on the chain.
 
         Args:
             user_operation_hash: The hash that ``send_user_operation`` returned.
             allow_revert: Whether to return the receipt of a reverted operation instead of raising.
             timeout: Seconds to wait, instead of the client's ``Timeouts.total_s``.
-
-        Returns:
-            The receipt.
 
         Raises:
             UserOperationRevertedError: Its calls were reverted.
@@ -317,15 +314,12 @@ class SmartAccountClient:
         timeout: TimeSpan | None = None,
     ) -> Operation:
         """
-        Build an operation that is complete but for its signature, to sign and send it yourself.
+        Return an operation that is complete but for its signature, to sign and send it yourself.
 
         Args:
             calls: One call or several.
             nonce: The nonce, key included; ``get_nonce`` returns the next one of a lane.
             timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
-
-        Returns:
-            The operation, without a signature.
 
         Raises:
             DanError: As for ``send_user_operation``.
@@ -414,16 +408,13 @@ class SmartAccountClient:
         self, contract: str, signature: str, arguments: Sequence[Any], returns: str
     ) -> tuple[Any, ...]:
         """
-        Call a function of a contract on the account's chain without changing anything.
+        Return the decoded result of a contract's function on the account's chain; nothing is changed.
 
         Args:
             contract: The contract's address.
             signature: The function, as ``isModuleEnabled(address)``.
             arguments: Its arguments.
             returns: The types that it returns, as ``(bool)``.
-
-        Returns:
-            The values, decoded.
 
         Raises:
             ConfigurationError: No rpc_url was given.
