@@ -461,49 +461,37 @@ class SessionRevocation:
         return not (isinstance(self.on_chain, DanError) or isinstance(self.at_nodes, DanError))
 
 
+@frozen(eq=False, repr=False)
 class SessionOnChain:
     """
     A session that the account's modules know: agents act with it, and no owner signs.
 
     ``create_session_with_distributed_key`` and ``open_session_on_chain`` make it. Several may be used at once
     on one account.
+
+    Attributes:
+        session: The DAN session.
+        leaves: Its leaves, one for each policy.
+        account: The account, with the session as its signer: for its nonce lanes and receipts.
     """
 
-    def __init__(
-        self,
-        tree: _SessionTree,
-        session: DanModuleInfo,
-        leaves: tuple[SessionLeaf, ...],
-        client: DistributedKeys,
-    ) -> None:
-        self._tree = tree
-        self._client = client
-        self._account = tree.account.signed_by(_PublishedSigner(client, session))
-        self._session = session
-        self._leaves = leaves
+    _tree: _SessionTree
+    session: DanModuleInfo
+    leaves: tuple[SessionLeaf, ...]
+    _client: DistributedKeys
+    account: SmartAccountClient = field(init=False)
 
-    @property
-    def session(self) -> DanModuleInfo:
-        """The DAN session."""
-        return self._session
-
-    @property
-    def leaves(self) -> tuple[SessionLeaf, ...]:
-        """Its leaves, one for each policy."""
-        return self._leaves
+    @account.default
+    def _signed(self) -> SmartAccountClient:
+        return self._tree.account.signed_by(_PublishedSigner(self._client, self.session))
 
     @property
     def session_id(self) -> str:
         """Its name in the store: that of its first leaf."""
-        return self._leaves[0].session_id
-
-    @property
-    def account(self) -> SmartAccountClient:
-        """The account, with the session as its signer: for its nonce lanes and receipts."""
-        return self._account
+        return self.leaves[0].session_id
 
     def __repr__(self) -> str:
-        return f"SessionOnChain({self.session_id!r}, {self._session.session_key_eoa!r})"
+        return f"SessionOnChain({self.session_id!r}, {self.session.session_key_eoa!r})"
 
     async def send_transaction(
         self, call: Call, *, lane: str = "", timeout: TimeSpan | None = None
@@ -566,12 +554,12 @@ class SessionOnChain:
         tree, sent = await self._submit(calls, lane, timeout)
         patience = _PATIENCE_S if timeout is None else min(timeout, _PATIENCE_S)
         try:
-            return await self._account.wait_for_receipt(sent, timeout=patience)
+            return await self.account.wait_for_receipt(sent, timeout=patience)
         except UserOperationTimeoutError:
             if await self._tree.root() == tree.root:
-                return await self._account.wait_for_receipt(sent, timeout=timeout)
+                return await self.account.wait_for_receipt(sent, timeout=timeout)
         # Its proof is of the tree before, so it was dropped. Another one under its nonce excludes it for good.
-        self._account.lanes.forget(lane)
+        self.account.lanes.forget(lane)
         try:
             _, anew = await self._submit(calls, lane, timeout)
         except DuplicateUserOperationError as error:
@@ -580,7 +568,7 @@ class SessionOnChain:
             anew = sent  # it was executed all the same
         except BundlerError:
             anew = sent  # the bundler has it still
-        return await self._account.wait_for_receipt(anew, timeout=timeout)
+        return await self.account.wait_for_receipt(anew, timeout=timeout)
 
     async def _submit(
         self, calls: tuple[Call, ...], lane: str, timeout: TimeSpan | None
@@ -591,7 +579,7 @@ class SessionOnChain:
             tree = await self._tree.current()
             form = self._form(calls, tree)
             try:
-                sent = await self._account.send_user_operation(calls, lane=lane, timeout=timeout, kind=form)
+                sent = await self.account.send_user_operation(calls, lane=lane, timeout=timeout, kind=form)
             except BundlerError as error:
                 # A proof of the tree before is refused. With another proof the operation takes the same nonce.
                 if refused is not None or await self._tree.root() == tree.root:
@@ -623,7 +611,7 @@ class SessionOnChain:
     def _form(self, calls: Sequence[Call], tree: _Tree) -> _SessionForm:
         """Choose a leaf for each call. If none allows one, the objection is that of the policy which came closest."""
         now, contracts = self._tree.clock(), self._tree.contracts
-        proofs = [tree.proof(leaf) for leaf in self._leaves]
+        proofs = [tree.proof(leaf) for leaf in self.leaves]
         if not any(proof is not None for proof in proofs):
             raise PermissionDeniedError(
                 "merkleRoot",
@@ -633,7 +621,7 @@ class SessionOnChain:
         proven = []
         for call in calls:
             denials: list[tuple[bool, str, str]] = []
-            for position, (leaf, proof) in enumerate(zip(self._leaves, proofs, strict=True)):
+            for position, (leaf, proof) in enumerate(zip(self.leaves, proofs, strict=True)):
                 if proof is None:
                     continue
                 try:
@@ -671,13 +659,13 @@ class SessionOnChain:
                 raise ConfigurationError(
                     "the owner's wallet does not sign for the account, so the root stays"
                 )
-            on_chain = await self._tree.revoke(self._leaves, timeout=timeout)
+            on_chain = await self._tree.revoke(self.leaves, timeout=timeout)
         except DanError as error:
             on_chain = error
         if not parameters:
             parameters = {"wallet": owner}
         try:
-            at_nodes = await self._client.revoke_ephemeral_key(self._session, timeout=timeout, **parameters)
+            at_nodes = await self._client.revoke_ephemeral_key(self.session, timeout=timeout, **parameters)
             await self._mark_revoked()
         except DanError as error:
             at_nodes = error
@@ -688,7 +676,7 @@ class SessionOnChain:
         store, account = self._tree.store, self._tree.account
         where = SessionFilter(owner=account.owner, chain_id=account.chain_id, state="active")
         async for record in store.find(where):
-            if record.session and not record.grant and record.session.mpc_key_id == self._session.mpc_key_id:
+            if record.session and not record.grant and record.session.mpc_key_id == self.session.mpc_key_id:
                 await store.change_state(record.record_id, "revoked", expected="active")
 
 

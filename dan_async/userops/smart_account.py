@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, setters
 
 from dan_async._values import (
     MAX_SAFE_INT,
@@ -81,43 +81,54 @@ _SPREAD = 4096
 _ERC6492 = bytes.fromhex("6492" * 16)
 
 
-@define(kw_only=True, eq=False, repr=False)
+@define(kw_only=True, eq=False, repr=False, on_setattr=setters.frozen)
 class SmartAccountClient:
     """
     One smart account. ``create_smart_account_client`` makes it; close it with ``aclose()`` or use it in ``async with``.
 
     It can be given to ``generate_session_key`` as *smart_account_client*.
+
+    Attributes:
+        kind: The kind of account.
+        owner: The account's owner.
+        chain_id: The chain's id.
+        bundler_url: The bundler's URL; None if a ``Transport`` was given.
+        lanes: The account's nonce lanes.
     """
 
-    _kind: AccountKind
+    kind: AccountKind
     _signer: UserOperationSigner | None
     _wallet: Wallet | None
-    _bundler_url: str | None
+    bundler_url: str | None
     _bundler: Bundler
     _chain_or_none: Chain | None = field(alias="chain")
     _paymaster: Paymaster | None
-    _chain_id: int
-    _owner: Address
-    _address: Address | None
+    chain_id: int
+    owner: Address
+    _address: Address | None = field(on_setattr=setters.NO_OP)
     _salt: int
     _cost_limit: int
     _timeouts: Timeouts
     _is_shared: bool = False
-    _is_checked: bool = field(init=False, default=False)
-    _is_deployed: bool = field(init=False, default=False)
+    _is_checked: bool = field(init=False, default=False, on_setattr=setters.NO_OP)
+    _is_deployed: bool = field(init=False, default=False, on_setattr=setters.NO_OP)
     _deploying: asyncio.Lock = field(init=False, factory=asyncio.Lock)
-    _lanes: NonceLanes = field(init=False)
+    lanes: NonceLanes = field(init=False)
     _sender: OperationSender = field(init=False)
 
-    def __attrs_post_init__(self) -> None:
-        seed = self._signer.lane_seed if self._signer else self._owner.encode()
-        self._lanes = NonceLanes(seed, self._fetch_nonce, place=self._kind.nonce_key)
-        self._sender = OperationSender(
-            kind=self._kind,
+    @lanes.default
+    def _make_lanes(self) -> NonceLanes:
+        seed = self._signer.lane_seed if self._signer else self.owner.encode()
+        return NonceLanes(seed, self._fetch_nonce, place=self.kind.nonce_key)
+
+    @_sender.default
+    def _make_sender(self) -> OperationSender:
+        return OperationSender(
+            kind=self.kind,
             signer=self._signer,
             bundler=self._bundler,
-            lanes=self._lanes,
-            chain_id=self._chain_id,
+            lanes=self.lanes,
+            chain_id=self.chain_id,
             users_of_nonce=self._users_of_nonce,
         )
 
@@ -133,10 +144,10 @@ class SmartAccountClient:
             signer: Who signs the operations.
             kind: The form of its operations, if another module of the account checks them, as ``Nexus.for_sessions()``.
         """
-        return evolve(self, kind=kind or self._kind, signer=signer, wallet=None, is_shared=True)
+        return evolve(self, kind=kind or self.kind, signer=signer, wallet=None, is_shared=True)
 
     def __repr__(self) -> str:
-        return f"SmartAccountClient({self._address or 'address not asked for yet'}, {self._kind!r}, chain {self._chain_id})"
+        return f"SmartAccountClient({self._address or 'address not asked for yet'}, {self.kind!r}, chain {self.chain_id})"
 
     # --- for generate_session_key -------------------------------------------------------------------------------------
 
@@ -144,16 +155,6 @@ class SmartAccountClient:
     def signer(self) -> Wallet | None:
         """The owner's wallet; None if a session signs."""
         return self._wallet
-
-    @property
-    def bundler_url(self) -> str | None:
-        """The bundler's URL; None if a ``Transport`` was given."""
-        return self._bundler_url
-
-    @property
-    def chain_id(self) -> int:
-        """The chain's id."""
-        return self._chain_id
 
     async def get_address(self) -> Address:
         """
@@ -178,22 +179,7 @@ class SmartAccountClient:
     @property
     def version(self) -> EntryPointVersion:
         """The entry point's version."""
-        return self._kind.version
-
-    @property
-    def kind(self) -> AccountKind:
-        """The kind of account."""
-        return self._kind
-
-    @property
-    def owner(self) -> Address:
-        """The account's owner."""
-        return self._owner
-
-    @property
-    def lanes(self) -> NonceLanes:
-        """The account's nonce lanes."""
-        return self._lanes
+        return self.kind.version
 
     async def send_user_operation(
         self,
@@ -239,12 +225,12 @@ class SmartAccountClient:
             DanError: The signer did not sign, or a service could not be reached.
         """
         deadline = self._deadline(timeout)
-        form, left = kind or self._kind, list[Hex]()
+        form, left = kind or self.kind, list[Hex]()
         call_data = form.encode_calls(_calls(calls))
         bundler = self._bundler
         if authorisation is not None:
             check_instance("authorisation", authorisation, Authorisation)
-            bundler = bundler.carrying(authorisation, self._chain_id)
+            bundler = bundler.carrying(authorisation, self.chain_id)
 
         async def send(*, deploy: bool) -> Hex:
             async def prepare(nonce: int) -> Operation:
@@ -272,12 +258,12 @@ class SmartAccountClient:
                     await self._wait_until_deployed(sent, deadline)
                     return sent
         except (DuplicateUserOperationError, UserOperationInDoubtError) as error:
-            self._lanes.settle(lane, error.user_operation_hash)
+            self.lanes.settle(lane, error.user_operation_hash)
             raise
         except DanError as error:
             if not left or (isinstance(error, UserOperationError) and error.user_operation_hash):
                 raise
-            self._lanes.settle(lane, left[-1])
+            self.lanes.settle(lane, left[-1])
             raise in_doubt(left[-1], error.message) from error
 
     async def wait_for_receipt(
@@ -328,9 +314,9 @@ class SmartAccountClient:
         async with deadline.enforced("preparing a user operation"):
             await self._check_chain(deadline)
             deploy = not await self._look_deployed(deadline)
-            call_data = self._kind.encode_calls(_calls(calls))
+            call_data = self.kind.encode_calls(_calls(calls))
             return await self._prepare(
-                call_data, nonce, deadline, deploy=deploy, kind=self._kind, bundler=self._bundler
+                call_data, nonce, deadline, deploy=deploy, kind=self.kind, bundler=self._bundler
             )
 
     async def send_signed(
@@ -369,7 +355,7 @@ class SmartAccountClient:
             ConfigurationError: No rpc_url was given.
             BundlerError: The chain's node answered with an error.
         """
-        return await self._fetch_nonce(self._lanes.key(lane), self._deadline(None))
+        return await self._fetch_nonce(self.lanes.key(lane), self._deadline(None))
 
     async def sign_message(self, message: str | bytes) -> Hex:
         """
@@ -390,13 +376,13 @@ class SmartAccountClient:
             WalletError: The owner did not sign.
             BundlerError: The chain's node answered with an error.
         """
-        if not isinstance(self._kind, BiconomyV2) or not isinstance(self._wallet, MessageWallet):
+        if not isinstance(self.kind, BiconomyV2) or not isinstance(self._wallet, MessageWallet):
             raise ConfigurationError(
                 "messages are signed for BiconomyV2 accounts, by wallets that have sign_message()"
             )
         data = message.encode() if isinstance(message, str) else check_instance("message", message, bytes)
         signature = from_hex(await self._wallet.sign_message(data), field="signature", length=65)
-        wrapped = self._kind.wrap_signature(signature)
+        wrapped = self.kind.wrap_signature(signature)
         if self._chain_or_none is None or not await self.is_deployed():
             found = self._deployment()
             wrapped = (
@@ -461,21 +447,21 @@ class SmartAccountClient:
             WalletError: The owner did not sign, or somebody else did.
             BundlerError: The chain's node answered with an error.
         """
-        if chain_id not in (None, 0, self._chain_id):
+        if chain_id not in (None, 0, self.chain_id):
             raise InvalidFieldError(
                 "chain_id",
-                f"must be {self._chain_id}, the account's, or 0 for every chain",
+                f"must be {self.chain_id}, the account's, or 0 for every chain",
                 hint="Nothing was signed",
             )
         deadline = self._deadline(timeout)
         implementation = self._delegated().implementation
         async with deadline.enforced("authorising a delegation"):
             await self._check_chain(deadline)
-            nonce = await self._chain.count_transactions(self._owner, deadline=deadline)
+            nonce = await self._chain.count_transactions(self.owner, deadline=deadline)
         return await sign_authorisation(
             self._wallet,
-            self._owner,
-            chain_id=self._chain_id if chain_id is None else chain_id,
+            self.owner,
+            chain_id=self.chain_id if chain_id is None else chain_id,
             address=implementation,
             nonce=nonce,
             timeout_s=self._timeouts.wallet_s,
@@ -504,7 +490,7 @@ class SmartAccountClient:
             UserOperationRevertedError: The setup failed; the EOA is delegated all the same.
         """
         kind = self._delegated()
-        data = kind.set_up(self._owner, self._owner).data if set_up else b""
+        data = kind.set_up(self.owner, self.owner).data if set_up else b""
         return await self._set_code(kind.implementation, data, timeout)
 
     async def end_delegation(self, *, timeout: TimeSpan | None = None) -> Hex:
@@ -526,11 +512,11 @@ class SmartAccountClient:
         return await self._set_code(NO_CODE, b"", timeout)
 
     def _delegated(self) -> Nexus:
-        if not isinstance(self._kind, Nexus) or not self._kind.is_delegated:
+        if not isinstance(self.kind, Nexus) or not self.kind.is_delegated:
             raise ConfigurationError(
                 "the account is not a delegated EOA", hint="Make it with account=Nexus(is_delegated=True)"
             )
-        return self._kind
+        return self.kind
 
     async def _set_code(self, implementation: Address, data: bytes, timeout: TimeSpan | None) -> Hex:
         deadline = self._deadline(timeout)
@@ -539,10 +525,10 @@ class SmartAccountClient:
             transaction = await prepare_set_code(
                 self._chain,
                 self._wallet,
-                owner=self._owner,
+                owner=self.owner,
                 implementation=implementation,
                 data=data,
-                chain_id=self._chain_id,
+                chain_id=self.chain_id,
                 cost_limit=self._cost_limit,
                 deadline=deadline,
             )
@@ -551,14 +537,14 @@ class SmartAccountClient:
     async def _check_authorisation(self, authorisation: Authorisation, deadline: Deadline) -> None:
         """Check that an authorisation is the account's, for its implementation, and would be applied now."""
         kind, problem = self._delegated(), None
-        if authorisation.authority != self._owner:
-            problem = f"is signed by {authorisation.authority}, not by {self._owner}"
+        if authorisation.authority != self.owner:
+            problem = f"is signed by {authorisation.authority}, not by {self.owner}"
         elif authorisation.address != kind.implementation:
             problem = f"is for the code of {authorisation.address}, not of {kind.implementation}"
-        elif authorisation.chain_id not in (0, self._chain_id):
-            problem = f"is for chain {authorisation.chain_id}, not for {self._chain_id}"
+        elif authorisation.chain_id not in (0, self.chain_id):
+            problem = f"is for chain {authorisation.chain_id}, not for {self.chain_id}"
         else:
-            nonce = await self._chain.count_transactions(self._owner, deadline=deadline)
+            nonce = await self._chain.count_transactions(self.owner, deadline=deadline)
             if nonce != authorisation.nonce:
                 problem = f"is for the EOA's nonce {authorisation.nonce}, which is {nonce} now"
         if problem is not None:
@@ -609,7 +595,7 @@ class SmartAccountClient:
         paymaster, is_final = self._paymaster, True
         where: dict[str, Any] = {
             "entry_point": self.entry_point,
-            "chain_id": self._chain_id,
+            "chain_id": self.chain_id,
             "deadline": deadline,
         }
         if paymaster is not None:
@@ -647,10 +633,10 @@ class SmartAccountClient:
         return price
 
     def _deployment(self) -> FactoryCall:
-        found = self._kind.deployment(self._owner, self._salt)
-        if found is None and isinstance(self._kind, Nexus):
+        found = self.kind.deployment(self.owner, self._salt)
+        if found is None and isinstance(self.kind, Nexus):
             raise ConfigurationError(
-                f"the EOA {self._owner} does not run the code of {self._kind.implementation}",
+                f"the EOA {self.owner} does not run the code of {self.kind.implementation}",
                 hint="Its owner delegates it: delegate(), or send_user_operation() with an authorisation",
             )
         if found is None:
@@ -684,9 +670,9 @@ class SmartAccountClient:
         if not self._is_deployed:
             code = await self._chain.code(await self._find_address(deadline), deadline=deadline)
             if (
-                isinstance(self._kind, Nexus) and self._kind.is_delegated
+                isinstance(self.kind, Nexus) and self.kind.is_delegated
             ):  # its owner may change that at any time
-                return code == delegation_code(self._kind.implementation)
+                return code == delegation_code(self.kind.implementation)
             self._is_deployed = bool(code)
         return self._is_deployed
 
@@ -705,10 +691,10 @@ class SmartAccountClient:
             return
         for name, source in (("bundler_url", self._bundler), ("rpc_url", self._chain)):
             found = await source.service.chain_id(deadline=deadline)
-            if found != self._chain_id:
+            if found != self.chain_id:
                 raise InvalidFieldError(
                     name,
-                    f"leads to chain {found}, and the account is on chain {self._chain_id}",
+                    f"leads to chain {found}, and the account is on chain {self.chain_id}",
                     hint="Nothing was signed or sent",
                 )
         self._is_checked = True
