@@ -730,11 +730,7 @@ class DanClient:
         may_ask = check_bool("may_prompt", may_prompt) or not owner.interactive
         request = SessionKeyRequest(auth=owner, **parameters)
         prepared = await prepare(
-            request,
-            network,
-            timeouts=self._timeouts,
-            clock=self._clock,
-            has_store=self._keeper is not None,
+            request, network, timeouts=self._timeouts, clock=self._clock, has_store=self._keeper is not None
         )
         record_id = None if self._keeper is None else prepared.keygen.request_id
         made = await run_prepared(prepared, partial(network.keygen, prepared.keygen), keeper=self._keeper)
@@ -974,13 +970,7 @@ class DanClient:
         keeper = self._kept()
         network, deadline = await self._begin(timeout)
         return await jobs.revoke_stored_session(
-            network,
-            keeper,
-            record_id,
-            wallet=wallet,
-            auth=auth,
-            deadline=deadline,
-            timeouts=self._timeouts,
+            network, keeper, record_id, wallet=wallet, auth=auth, deadline=deadline, timeouts=self._timeouts
         )
 
     async def rotate_stored_session(

@@ -142,13 +142,11 @@ def batch(
     ] = None,
     timeout: TimeoutOption = None,
     concurrency: Annotated[
-        int,
-        typer.Option(parser=whole_number(1, 100_000), metavar="N", help="Work on N rows at a time."),
+        int, typer.Option(parser=whole_number(1, 100_000), metavar="N", help="Work on N rows at a time.")
     ] = 16,
     rate: Annotated[float | None, typer.Option(metavar="N", help="Begin at most N rows per second.")] = None,
     limit: Annotated[
-        int | None,
-        typer.Option(parser=whole_number(1, 2**53), metavar="N", help="Only the first N rows."),
+        int | None, typer.Option(parser=whole_number(1, 2**53), metavar="N", help="Only the first N rows.")
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try failed rows of earlier runs again.")

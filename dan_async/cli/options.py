@@ -310,8 +310,7 @@ async def record_of(store: SessionStore, name: str, *, option: str) -> StoredSes
     found = await find_record(store, name)
     if found is None:
         raise ConfigurationError(
-            f"{option}: there is no record of that id or reference",
-            hint="dan-async sessions list shows them",
+            f"{option}: there is no record of that id or reference", hint="dan-async sessions list shows them"
         )
     return found
 

@@ -118,8 +118,7 @@ def sign(
     ] = None,
     timeout: TimeoutOption = None,
     as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print one JSON object: signature, address and requestType."),
+        bool, typer.Option("--json", help="Print one JSON object: signature, address and requestType.")
     ] = False,
 ) -> None:
     """

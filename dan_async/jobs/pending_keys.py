@@ -33,13 +33,7 @@ from dan_async.jobs.keeping import SessionKeeper, intended
 from dan_async.jobs.recover import settle, when_free
 from dan_async.network import KeygenReport, KeygenRequest, Network, OpensKeygen
 from dan_async.protocols.setups import EphemeralClaim
-from dan_async.request import (
-    OnReport,
-    PreparedRequest,
-    SessionKeyParameters,
-    SessionKeyRequest,
-    prepare,
-)
+from dan_async.request import OnReport, PreparedRequest, SessionKeyParameters, SessionKeyRequest, prepare
 from dan_async.session import DanSessionKeyPayload
 from dan_async.storage.base import KeygenIntent, MemorySessionStore, StoredSession
 from dan_async.types import Address, Clock, RequestId, TypedData

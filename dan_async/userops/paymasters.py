@@ -149,11 +149,7 @@ class BiconomyPaymaster(Paymaster):
     """
 
     def __init__(
-        self,
-        service: JsonRpcService,
-        *,
-        webhook_data: Mapping[str, Any] | None = None,
-        expiry_s: int = 300,
+        self, service: JsonRpcService, *, webhook_data: Mapping[str, Any] | None = None, expiry_s: int = 300
     ) -> None:
         self._service = service
         self._mode = {

@@ -395,10 +395,7 @@ class OperationSender:
 
     def _hash(self, operation: Operation) -> bytes:
         return user_operation_hash(
-            operation,
-            entry_point=self.bundler.entry_point,
-            chain_id=self.chain_id,
-            version=operation.version,
+            operation, entry_point=self.bundler.entry_point, chain_id=self.chain_id, version=operation.version
         )
 
 

@@ -13,15 +13,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 from attrs import field, frozen
 
 from dan_async._json import dump, load
-from dan_async._values import (
-    check_int,
-    check_list,
-    check_mapping,
-    check_text,
-    from_hex,
-    required,
-    to_hex,
-)
+from dan_async._values import check_int, check_list, check_mapping, check_text, from_hex, required, to_hex
 from dan_async.crypto.abi import decode_arguments, encode_arguments, function_selector
 from dan_async.crypto.address import parse_address, to_checksum_address
 from dan_async.crypto.hashes import keccak256

@@ -267,11 +267,7 @@ class SmartAccountClient:
             raise in_doubt(left[-1], error.message) from error
 
     async def wait_for_receipt(
-        self,
-        user_operation_hash: Hex,
-        *,
-        allow_revert: bool = False,
-        timeout: TimeSpan | None = None,
+        self, user_operation_hash: Hex, *, allow_revert: bool = False, timeout: TimeSpan | None = None
     ) -> UserOperationReceipt:
         """
         Return an operation's receipt, once it is on the chain.
@@ -293,11 +289,7 @@ class SmartAccountClient:
         )
 
     async def prepare_user_operation(
-        self,
-        calls: Call | Iterable[Call],
-        *,
-        nonce: int,
-        timeout: TimeSpan | None = None,
+        self, calls: Call | Iterable[Call], *, nonce: int, timeout: TimeSpan | None = None
     ) -> Operation:
         """
         Return an operation that is complete but for its signature, to sign and send it yourself.
@@ -319,12 +311,7 @@ class SmartAccountClient:
                 call_data, nonce, deadline, deploy=deploy, kind=self.kind, bundler=self._bundler
             )
 
-    async def send_signed(
-        self,
-        operation: Operation,
-        *,
-        timeout: TimeSpan | None = None,
-    ) -> Hex:
+    async def send_signed(self, operation: Operation, *, timeout: TimeSpan | None = None) -> Hex:
         """
         Send an operation that is signed already.
 
@@ -652,11 +639,7 @@ class SmartAccountClient:
             if expected is not None and self._chain_or_none is None:
                 return expected
             (address,) = await self._chain.read(
-                found.factory,
-                found.address_function,
-                found.address_arguments,
-                "(address)",
-                deadline=deadline,
+                found.factory, found.address_function, found.address_arguments, "(address)", deadline=deadline
             )
             if address != (expected or address):
                 raise ProtocolError(
