@@ -15,7 +15,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from attrs import frozen
@@ -216,9 +215,7 @@ class SessionTools:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._closing.aclose()
 
     # --- serving ------------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ import secrets
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, get_type_hints
 
 import typer
 from attrs import asdict, field, fields, frozen, has
@@ -401,44 +402,36 @@ def whole_number(least: int, most: int) -> Callable[[str | int], int]:
 # --- groups of options ------------------------------------------------------------------------------------------------
 
 
-NETWORK_PANEL = "Network: exactly one"
-_WALLET = "The owner's wallet"
-_STORE = "The store"
-
-
-def option(panel: str, metavar: str | None, text: str, *names: str, **more: Any) -> Any:
-    """Declare an option of a group, which is None if it is not given."""
-    declared = typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel, **more)
-    return field(default=None, metadata={"option": declared})
+def option(metavar: str | None, text: str, *names: str, default: Any = None, **more: Any) -> Any:
+    """Declare an option of a group, in the panel of the group."""
+    declare = partial(typer.Option, *names, metavar=metavar, help=text, **more)
+    return field(default=default, metadata={"option": declare})
 
 
 @frozen(kw_only=True)
 class NetworkOptions:
     """A network that runs elsewhere: nodes or a gateway."""
 
+    panel: ClassVar[str] = "Network: exactly one"
+
     network: str | None = option(
-        NETWORK_PANEL,
         "FILE|NAME",
         f"A network file, or the name of one in the configuration folder. Or set {NETWORK_VARIABLE}.",
     )
     node: list[str] | None = option(
-        NETWORK_PANEL,
         "URL=OPERATOR",
         "A node and the address of its identity key: wss://node.example/v1/rpc=0x... (ws:// to loopback only). "
         "Repeat it for each node.",
     )
     gateway: str | None = option(
-        NETWORK_PANEL,
         "URL",
         "A wallet-provider gateway, with its version: wss://gateway.example/v1 (ws:// to loopback only).",
     )
     revision: str | None = option(
-        NETWORK_PANEL,
         "REVISION",
         "With --gateway: the revision it speaks: 1 or 0.3, detected if not given, or 0.1, which must be named.",
     )
     api_version: str | None = option(
-        NETWORK_PANEL,
         "VERSION",
         "With --gateway: v2 for one frame without a challenge, which can be replayed; v1 if not given.",
     )
@@ -453,19 +446,16 @@ class KeygenNetworkOptions(NetworkOptions):
     """A network on which keys are made, which may be a devnet of the command's own."""
 
     devnet: str | None = option(
-        NETWORK_PANEL,
         "T-of-N",
         "Start N nodes on loopback, any T of which can sign: 3-of-5. They stop with this command, and their keys are "
         "lost with them. Not for custody.",
     )
     threshold: int | None = option(
-        NETWORK_PANEL,
         "T",
         "How many nodes must sign together; a majority if not given. Not with --devnet.",
         parser=whole_number(2, MAX_PARTIES),
     )
     parties: int | None = option(
-        NETWORK_PANEL,
         "N",
         "How many nodes hold a share; if not given all, and 5 behind a gateway. Not with --devnet.",
         parser=whole_number(2, MAX_PARTIES),
@@ -480,13 +470,13 @@ class KeygenNetworkOptions(NetworkOptions):
 class WalletOptions:
     """The wallet of the owner, or of several."""
 
+    panel: ClassVar[str] = "The owner's wallet"
+
     private_key_file: Path | None = option(
-        _WALLET,
         "FILE",
         f"A file with the owner's private key in hex; - for standard input. Or set {PRIVATE_KEY_VARIABLE}.",
     )
     wallet_rpc: str | None = option(
-        _WALLET,
         "URL",
         "A JSON-RPC wallet that supports eth_signTypedData_v4, for example http://127.0.0.1:8545.",
     )
@@ -532,7 +522,7 @@ class OwnerOptions(WalletOptions):
     """The one owner's wallet."""
 
     wallet_address: str | None = option(
-        _WALLET, "ADDRESS", "Which of the JSON-RPC wallet's accounts; its first one if not given."
+        "ADDRESS", "Which of the JSON-RPC wallet's accounts; its first one if not given."
     )
 
 
@@ -540,13 +530,13 @@ class OwnerOptions(WalletOptions):
 class StoreOptions:
     """A store that is there already."""
 
+    panel: ClassVar[str] = "The store"
+
     store: str | None = option(
-        _STORE,
         "URL",
         f"The store: sqlite:///keys.db or postgresql://user@host/database. Or set {STORE_VARIABLE}.",
     )
     store_key_file: Path | None = option(
-        _STORE,
         "FILE",
         "A file with the store's encryption key. Or set DAN_ASYNC_STORE_KEY, or DAN_ASYNC_STORE_PASSPHRASE. "
         "If none is named: the SQLite file's name with .key appended.",
@@ -581,7 +571,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
             continue
         hints = get_type_hints(groups[name])
         for part in fields(groups[name]):
-            kind: Any = Annotated[hints[part.name], part.metadata["option"]]
+            declared = part.metadata["option"](rich_help_panel=getattr(groups[name], "panel", None))
+            kind: Any = Annotated[hints[part.name], declared]
             shown.append(parameter.replace(name=part.name, default=part.default, annotation=kind))
     shown.append(
         inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption)

@@ -47,13 +47,10 @@ async def add_ephemeral_key(
     clock: Clock,
 ) -> S:
     """
-    Run the job over *network*; ``DanClient.add_ephemeral_key`` has the full description.
+    Return the session with a new ephemeral key, which was added over *network*.
 
     *network* is any open network, *deadline* is the job's, *timeouts* are the limits, *clock* is the wall clock in Unix
     seconds. The other arguments, and the errors, are those of ``DanClient.add_ephemeral_key``.
-
-    Returns:
-        The session with the new ephemeral key.
     """
     lifetime_s = duration_s(duration)
     owner = _owner(session, wallet, auth, timeouts)
@@ -93,13 +90,10 @@ async def revoke_ephemeral_key(
     clock: Clock,
 ) -> EphemeralKeyReport:
     """
-    Run the job over *network*; ``DanClient.revoke_ephemeral_key`` has the full description.
+    Return who has confirmed, over *network*, that the session's ephemeral key is revoked, and who has not.
 
     *network* is any open network, *deadline* is the job's, *timeouts* are the limits, *clock* is the wall clock in Unix
     seconds. The other arguments, and the errors, are those of ``DanClient.revoke_ephemeral_key``.
-
-    Returns:
-        Who has confirmed, and who has not.
     """
     owner = _owner(session, wallet, auth, timeouts)
     algorithm = session.eph_alg or network.default_eph_alg
@@ -128,13 +122,10 @@ async def rotate_stored_session(
     timeouts: Timeouts,
 ) -> StoredSession:
     """
-    Run the job over *network*; ``DanClient.rotate_stored_session`` has the full description.
+    Return the record of a session whose ephemeral key was replaced over *network*.
 
     *network* is any open network, *keeper* the store as jobs use it, *deadline* the job's, *timeouts* the limits. The other
     arguments, and the errors, are those of ``DanClient.rotate_stored_session``.
-
-    Returns:
-        The record as it is now.
     """
     record, session = await _stored(keeper, record_id, "active", "expired")
     store, now = keeper.store, keeper.clock()
@@ -170,13 +161,10 @@ async def revoke_stored_session(
     timeouts: Timeouts,
 ) -> StoredSession:
     """
-    Run the job over *network*; ``DanClient.revoke_stored_session`` has the full description.
+    Return the record of a session whose ephemeral key was revoked over *network*.
 
     *network* is any open network, *keeper* the store as jobs use it, *deadline* the job's, *timeouts* the limits. The other
     arguments, and the errors, are those of ``DanClient.revoke_stored_session``.
-
-    Returns:
-        The record as it is now.
     """
     _, session = await _stored(keeper, record_id, "active", "revoked")
     report = await revoke_ephemeral_key(
@@ -207,13 +195,10 @@ async def register_passkey(
     network: Network, passkey: PasskeyRegister, *, deadline: Deadline, timeouts: Timeouts
 ) -> str:
     """
-    Run the job over *network*; ``DanClient.register_passkey`` has the full description.
+    Return the credential id of a passkey that was registered over *network*.
 
     *network* is any open network, *deadline* is the job's, *timeouts* are the limits. The other arguments, and the errors,
     are those of ``DanClient.register_passkey``.
-
-    Returns:
-        The credential id.
     """
     if not isinstance(passkey, PasskeyRegister):
         raise InvalidFieldError("passkey", f"must be a PasskeyRegister, not {type(passkey).__name__}")

@@ -95,13 +95,10 @@ async def recover(
     timeout_s: float,
 ) -> RecoveryReport:
     """
-    Run the job over *network*; ``DanClient.recover`` has the full description.
+    Return what became of each record, as *network* knows it.
 
     *network* is any open network, *keeper* the store as jobs use it, *timeout_s* are the seconds for the whole call. The
     other arguments, and the errors, are those of ``DanClient.recover``.
-
-    Returns:
-        What became of each record.
     """
     settled: list[SettledRecord] = []
     running: set[asyncio.Task[SettledRecord]] = set()

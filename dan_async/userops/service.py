@@ -62,9 +62,14 @@ class JsonRpcService:
     ) -> None:
         self.name = name
         self._is_owner = isinstance(url, str)
-        if not self._is_owner:
+        if isinstance(url, str):
+            # Imported here: aiohttp takes its time, and other transports need none of it.
+            from dan_async.transport.http import HttpTransport
+
+            url = HttpTransport(url, options=options)
+        else:
             check_transport(f"{name}_url", url)
-        self._transport = _open(url, options) if isinstance(url, str) else url
+        self._transport = url
         self._retry = setting("retry", retry, RetryPolicy)
         self._attempt_s = attempt_s
 
@@ -134,13 +139,6 @@ class JsonRpcService:
 
     def __repr__(self) -> str:
         return f"JsonRpcService({self.name!r}, {self._transport!r})"
-
-
-def _open(url: str, options: TransportOptions | None) -> Transport:
-    # Imported here: aiohttp takes its time, and other transports need none of it.
-    from dan_async.transport.http import HttpTransport
-
-    return HttpTransport(url, options=options)
 
 
 @frozen

@@ -7,7 +7,7 @@ Biconomy's contracts (scw-contracts), and the forms that @biconomy/account 4.5.4
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeAlias
 
 from attrs import field, frozen
@@ -548,6 +548,11 @@ class MerkleTree:
         return tuple(found)
 
 
+def root_of(leaves: Iterable[SessionLeaf]) -> bytes:
+    """Return the root of leaves in their order; zero if there are none."""
+    return MerkleTree([leaf.hash for leaf in leaves]).root
+
+
 # --- module signatures ------------------------------------------------------------------------------------------------
 
 _SESSION = "uint48,uint48,address,bytes,bytes32[],bytes"
@@ -637,5 +642,5 @@ def read_sessions(text: str | bytes | Mapping[str, Any]) -> tuple[bytes | None, 
 
 def write_sessions(leaves: Sequence[SessionLeaf]) -> str:
     """Return leaves in the published package's JSON, in one line, secrets included."""
-    root = to_hex(MerkleTree([leaf.hash for leaf in leaves]).root) if leaves else ""
+    root = to_hex(root_of(leaves)) if leaves else ""
     return dump({"merkleRoot": root, "leafNodes": [leaf.to_dict() for leaf in leaves]})

@@ -67,6 +67,7 @@ from dan_async.userops.session_policies import (
     batch_session_signature,
     node_permissions,
     read_sessions,
+    root_of,
     session_signature,
     write_sessions,
 )
@@ -139,7 +140,7 @@ def _in_order(entries: Iterable[_Entry]) -> tuple[_Entry, ...]:
 
 
 def _root_of(entries: Iterable[_Entry]) -> bytes:
-    return MerkleTree([entry.leaf.hash for entry in _in_order(entries)]).root
+    return root_of(entry.leaf for entry in _in_order(entries))
 
 
 def _by_change(entries: Iterable[_Entry]) -> list[tuple[_Entry, ...]]:
@@ -872,17 +873,13 @@ async def import_biconomy_sessions(
     tree = _SessionTree(smart_account, store, contracts, clock)
     _, leaves = read_sessions(sessions)
     root = await tree.root()
-    count = next((n for n in range(len(leaves), -1, -1) if _tree_root(leaves[:n]) == root), None)
+    count = next((n for n in range(len(leaves), -1, -1) if root_of(leaves[:n]) == root), None)
     if count is None:
         raise RecordConflictError(
             "the account's root on chain is not that of these sessions",
             hint="Take the newest state of that store; sessions that were revoked there are proven by no root",
         )
     return await tree.adopt(leaves[:count])
-
-
-def _tree_root(leaves: Sequence[SessionLeaf]) -> bytes:
-    return MerkleTree([leaf.hash for leaf in leaves]).root
 
 
 async def export_biconomy_sessions(
