@@ -200,9 +200,6 @@ class BatchRun(_Run[ItemResult]):
         work: Works on one request.
         concurrency: How many are worked on at a time.
         rate_limit: How many are begun per second at most; None for no limit.
-
-    Raises:
-        InvalidFieldError: A parameter is wrong.
     """
 
     def __init__(

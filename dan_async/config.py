@@ -112,9 +112,6 @@ class Threshold:
         Args:
             t: Parties needed to sign; None if it is not said.
             n: Parties that hold a share; None for this one's.
-
-        Raises:
-            InvalidFieldError: t or n is out of range.
         """
         n = self.n if n is None else n
         if t is not None:
@@ -260,9 +257,6 @@ class Timeouts:
         hedge_s: How long a node may take to answer the challenge before a spare is asked as well.
         patience_s: How long n nodes are waited for at the challenge, spares included, before fewer will do, if
             *min_parties* allows it.
-
-    Raises:
-        InvalidFieldError: One is not a positive, finite number.
     """
 
     total_s: float = field(default=30.0, converter=in_seconds, validator=required(check_seconds))
@@ -306,9 +300,6 @@ class TransportOptions:
             each operation, and neither this nor *pong_s* applies.
         pong_s: Seconds, more than 0, that a pinged node may take to send any whole message (a pong, as a rule), before its
             connection is given up and the requests on it fail. A node that owes a reply is pinged after a third of this.
-
-    Raises:
-        InvalidFieldError: A value is wrong.
     """
 
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)

@@ -168,6 +168,8 @@ class InvalidFieldError(ConfigurationError):
     """
     One named field has a wrong value; the value itself is never repeated.
 
+    Every function, and every class of settings or payloads when it is made, raises it for an argument that is wrong.
+
     Args:
         field: The field's name, as the caller wrote it.
         problem: What is wrong with it, as the end of a sentence that begins with the name.

@@ -79,9 +79,6 @@ class DanModuleInfo:
         eph_id: The name of the ephemeral key on the nodes; None for the one derived from its public key.
         eph_alg: The ephemeral key's algorithm; None for the network's usual one.
         expires_at: When the ephemeral key ends, in Unix seconds, if known.
-
-    Raises:
-        InvalidFieldError: A field is wrong; its value is not repeated.
     """
 
     session_key_eoa: Address = field(converter=Address, validator=required(parse_address))
@@ -200,9 +197,6 @@ class DanSessionKeyPayload(DanModuleInfo):
         chain_id: The chain the session is meant for.
 
     The other fields are those of ``DanModuleInfo``, all of them known.
-
-    Raises:
-        InvalidFieldError: A field is wrong; its value is not repeated.
     """
 
     parties_number: int = field()

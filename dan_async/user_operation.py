@@ -104,9 +104,6 @@ class Call:
         target: The address to call.
         value: Wei sent with it; an int, or decimal or ``0x`` text.
         data: The call data, as bytes or hex text. Nothing for a plain transfer.
-
-    Raises:
-        InvalidFieldError: A field is wrong.
     """
 
     target: Address = field(converter=Address)
@@ -236,9 +233,6 @@ class UserOperationV06(JsonRpcForm):
         max_priority_fee_per_gas: The highest tip.
         paymaster_and_data: The paymaster's address and its data, if one pays.
         signature: The account's signature; empty before it is made.
-
-    Raises:
-        InvalidFieldError: A field is wrong.
     """
 
     version: ClassVar[Literal["v0.6.0"]] = "v0.6.0"
@@ -273,9 +267,6 @@ class PackedUserOperation(JsonRpcForm):
         gas_fees: 32 bytes: highest tip and highest price, 16 each.
         paymaster_and_data: Paymaster, its two gas limits of 16 bytes, its data; or nothing.
         signature: The account's signature; empty before it is made.
-
-    Raises:
-        InvalidFieldError: A field is wrong.
     """
 
     version: ClassVar[Literal["v0.7.0"]] = "v0.7.0"

@@ -120,9 +120,6 @@ class StoredSession:
             when the nodes wait for its owner.
         grant: The leaf of an account's tree on a chain that the record stands for, as ``dan_async.userops`` writes it;
             empty for all other records. Such a record has no session if the leaf's key is kept elsewhere.
-
-    Raises:
-        InvalidFieldError: A field is wrong; its value is not repeated.
     """
 
     record_id: RequestId = field(converter=RequestId)

@@ -43,9 +43,6 @@ class StoreKey:
     Args:
         id: Its name, 1 to 160 letters, digits and ``: _ . / @ -``; stored in the clear.
         secret: Its 32 bytes; masked in repr.
-
-    Raises:
-        InvalidFieldError: One of them is not that.
     """
 
     id: str = field()

@@ -117,9 +117,6 @@ class SimpleAccount(AccountKind):
     Args:
         version: The entry point's: ``"v0.6.0"`` or ``"v0.7.0"``.
         factory: The factory; the well-known one if None.
-
-    Raises:
-        InvalidFieldError: An argument is wrong.
     """
 
     version: EntryPointVersion = "v0.7.0"
@@ -180,9 +177,6 @@ class BiconomyV2(AccountKind):
     Args:
         factory: Its factory.
         module: The validation module.
-
-    Raises:
-        InvalidFieldError: An argument is wrong.
     """
 
     factory: Address = field(default=_BICONOMY_FACTORY, converter=Address)
@@ -229,9 +223,6 @@ class BiconomyV2(AccountKind):
         Args:
             account: The account.
             module: The module's address.
-
-        Raises:
-            InvalidFieldError: An address is wrong.
         """
         return Call(account, 0, encode_call("enableModule(address)", parse_address("module", module)))
 
@@ -244,9 +235,6 @@ class BiconomyV2(AccountKind):
             account: The account.
             contract: The contract that sets the module up and returns its address.
             setup: The call data for that.
-
-        Raises:
-            InvalidFieldError: An argument is wrong.
         """
         signature = "setupAndEnableModule(address,bytes)"
         return Call(account, 0, encode_call(signature, parse_address("module", contract), setup))
@@ -260,9 +248,6 @@ class BiconomyV2(AccountKind):
             account: The account.
             module: The module.
             previous: The module that was enabled right after it; nothing for the one that was enabled last.
-
-        Raises:
-            InvalidFieldError: An address is wrong.
         """
         arguments = (parse_address("previous", previous), parse_address("module", module))
         return Call(account, 0, encode_call("disableModule(address,address)", *arguments))
@@ -305,9 +290,6 @@ class Nexus(AccountKind):
             (EIP-7702), instead of a contract that the factory deploys.
         proxy_code: The creation code of the factory's proxies. With it the account's address is worked out here as well;
             without it the factory alone is asked.
-
-    Raises:
-        InvalidFieldError: An argument is wrong.
     """
 
     factory: Address = field(default=_NEXUS_FACTORY, converter=Address)
@@ -365,9 +347,6 @@ class Nexus(AccountKind):
         Args:
             account: The account.
             owner: Who owns it: the EOA itself, for one.
-
-        Raises:
-            InvalidFieldError: An address is wrong.
         """
         setup = self._setup(parse_address("owner", owner))
         return Call(account, 0, encode_call("initializeAccount(bytes)", setup))
@@ -404,9 +383,6 @@ class Nexus(AccountKind):
             account: The account.
             module: The module.
             setup: The module's own data.
-
-        Raises:
-            InvalidFieldError: An address is wrong.
         """
         arguments = (_VALIDATOR_TYPE, parse_address("module", module), setup)
         return Call(account, 0, encode_call("installModule(uint256,address,bytes)", *arguments))
@@ -423,9 +399,6 @@ class Nexus(AccountKind):
             module: The module.
             previous: The module that was installed right after it; nothing for the one that was installed last.
             teardown: The module's own data.
-
-        Raises:
-            InvalidFieldError: An address is wrong.
         """
         data = encode_arguments("(address,bytes)", (parse_address("previous", previous), teardown))
         arguments = (_VALIDATOR_TYPE, parse_address("module", module), data)

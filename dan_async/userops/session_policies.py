@@ -46,9 +46,6 @@ class SessionContracts:
         router: The batched session router, for several calls in one operation.
         abi: The module that checks an ``AbiPolicy``.
         erc20: The module that checks an ``Erc20Policy``; the one whose key data are four words.
-
-    Raises:
-        InvalidFieldError: An address is wrong.
     """
 
     manager: Address = field(default=Address("0x000002FbFfedd9B33F4E7156F2DE8D48945E7489"), converter=Address)
@@ -109,9 +106,6 @@ class AbiRule:
             numbers.
         value: What to compare with: a number from 0 to 2**256 - 1, an address, other ``0x`` hex (a number), or the 32 bytes
             of the word.
-
-    Raises:
-        InvalidFieldError: An argument is out of the contract's range.
     """
 
     offset: int = field(validator=required(check_int, least=0, most=_UINT16))
@@ -210,9 +204,6 @@ class AbiPolicy(_Policy):
         value_limit: Most wei that each call may send, 0 to 2**128 - 1.
         valid_after: The first second, in Unix time, 0 to 2**48 - 1.
         valid_until: The last second; 0 for no end.
-
-    Raises:
-        InvalidFieldError: An argument is out of the contract's range.
     """
 
     _addresses = ("target",)
@@ -284,9 +275,6 @@ class Erc20Policy(_Policy):
         max_amount: Most that each call may move, in the token's smallest units, 1 to 2**256 - 1.
         valid_after: The first second, in Unix time, 0 to 2**48 - 1.
         valid_until: The last second; 0 for no end.
-
-    Raises:
-        InvalidFieldError: An argument is out of the contract's range.
     """
 
     _addresses = ("token", "recipient")
@@ -365,9 +353,6 @@ class SessionLeaf:
         is_named: Whether the name was the caller's (``preferredSessionId``).
         status: The published package's word: ``PENDING`` from beginning to end.
         session: The DAN session; None for a key that is kept elsewhere. Secret; masked in repr.
-
-    Raises:
-        InvalidFieldError: A field is wrong.
     """
 
     valid_until: int = field(validator=required(check_int, least=0, most=_UINT48))
