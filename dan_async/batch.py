@@ -10,10 +10,20 @@ length, and a slow consumer slows everything down.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+)
 from functools import partial
 from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar
 
@@ -190,9 +200,6 @@ class BatchRun(_Run[ItemResult]):
         work: Works on one request.
         concurrency: How many are worked on at a time.
         rate_limit: How many are begun per second at most; None for no limit.
-
-    Raises:
-        InvalidFieldError: A parameter is wrong.
     """
 
     def __init__(
@@ -428,3 +435,53 @@ def _cancel_all(*groups: set[asyncio.Task[Any]]) -> None:
     for task in [task for group in groups for task in group]:
         if not task.get_loop().is_closed():
             task.cancel()
+
+
+# --- reading in a thread ----------------------------------------------------------------------------------------------
+
+#: How many items the thread reads ahead of their consumer.
+_AHEAD = 16
+
+
+async def in_a_thread(make: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
+    """Iterate in a thread over something that blocks, so that a slow pipe does not hold the event loop."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[tuple[str, T | Exception | None]] = asyncio.Queue()
+    may_read = threading.Semaphore(_AHEAD)
+    is_over = threading.Event()
+
+    def put(kind: str, value: T | Exception | None) -> bool:
+        """Hand something over when the reader is not too far ahead; return whether anybody takes it."""
+        may_read.acquire()
+        if is_over.is_set():
+            return False
+        try:
+            loop.call_soon_threadsafe(queue.put_nowait, (kind, value))
+        except RuntimeError:  # the loop is closed
+            return False
+        return True
+
+    def read() -> None:
+        try:
+            for item in make():
+                if not put("item", item):
+                    return
+        except Exception as error:  # noqa: BLE001 - it is raised where the items are taken
+            put("error", error)
+        else:
+            put("end", None)
+
+    # A daemon: nothing can wake a thread that waits for somebody to type.
+    threading.Thread(target=read, name="dan reader", daemon=True).start()
+    try:
+        while True:
+            kind, value = await queue.get()
+            may_read.release()
+            if kind == "end":
+                return
+            if isinstance(value, Exception) and kind == "error":
+                raise value
+            yield value  # type: ignore[misc]  # of kind "item" it is one
+    finally:
+        is_over.set()
+        may_read.release()  # wakes the thread, so that it sees that it is over

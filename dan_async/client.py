@@ -75,6 +75,11 @@ class DanClient:
     Making one does no I/O. One client serves any number of concurrent calls on its event loop; share it. Use it as an
     async context manager, or call ``aclose()``: it closes the network it was given.
 
+    Any of its jobs may raise, besides what its own entry names: ``ConfigurationError`` (a parameter is wrong, and named;
+    nothing was sent), ``WalletError`` (the owner did not authorise it), ``QuorumError`` (too few nodes agree; it has every
+    node's outcome), ``GatewayError``, ``DeadlineExceededError``, ``StoreError``, ``ClientClosedError``, and any other
+    ``DanError``; see docs/reference/errors.md.
+
     Args:
         network: A ``NodeNetwork`` or a ``GatewayNetwork``, or a source of one such as a ``Devnet`` (which is started on
             first use, unless it already runs, and stopped with the client if the client started it).
@@ -310,10 +315,8 @@ class DanClient:
             ConfigurationError: A parameter is wrong or missing; it is named, and nothing was sent.
             WalletError: The wallet refused, did not answer in time, or signed with another address.
             QuorumError: Fewer than t nodes, or *min_holders*, agree on a key; it has every node's outcome.
-            DeadlineExceededError: The deadline passed.
             StoreError: The store failed: before the first byte, or when the key was made (``recover()`` finds it then).
-            ClientClosedError: The client was closed.
-            DanError: Any other failure, named; see docs/reference/errors.md.
+            DanError: As for any job.
         """
         make_request = partial(
             SessionKeyRequest,
@@ -384,14 +387,8 @@ class DanClient:
             The id, the typed data for the wallet, and until when it waits; ``to_json()`` is for a page.
 
         Raises:
-            ConfigurationError: A parameter is wrong or missing; it is named, and nothing was sent.
             OverloadedError: *max_pending* are waiting; nothing was sent.
-            QuorumError: Too few nodes are ready.
-            GatewayError: The gateway gave no challenge.
-            StoreError: The store failed.
-            DeadlineExceededError: The deadline passed.
-            ClientClosedError: The client was closed.
-            DanError: Any other failure, named.
+            DanError: As for any job; nothing was made.
 
         Example::
 
@@ -450,10 +447,6 @@ class DanClient:
 
         Returns:
             Whether it was still waiting. If not, nothing has changed.
-
-        Raises:
-            StoreError: The store failed.
-            ClientClosedError: The client was closed.
         """
         await self._open()
         return await self._pending.cancel(pending_id)
@@ -553,10 +546,7 @@ class DanClient:
             EphemeralKeyRefusedError: The nodes do not know the ephemeral key, or it was revoked or has expired.
             NotPermittedError: The session's permissions do not allow the message.
             SignatureCheckError: The network's signature does not recover to the session's address.
-            QuorumError: No t nodes signed, for other reasons; it has every node's outcome.
-            GatewayError: The gateway refused, or failed.
-            DeadlineExceededError: The deadline passed.
-            DanError: Any other failure, named; see docs/reference/errors.md.
+            DanError: As for any job.
         """
         network, deadline = await self._begin(timeout)
         return await jobs.sign_message(
@@ -740,11 +730,7 @@ class DanClient:
         may_ask = check_bool("may_prompt", may_prompt) or not owner.interactive
         request = SessionKeyRequest(auth=owner, **parameters)
         prepared = await prepare(
-            request,
-            network,
-            timeouts=self._timeouts,
-            clock=self._clock,
-            has_store=self._keeper is not None,
+            request, network, timeouts=self._timeouts, clock=self._clock, has_store=self._keeper is not None
         )
         record_id = None if self._keeper is None else prepared.keygen.request_id
         made = await run_prepared(prepared, partial(network.keygen, prepared.keygen), keeper=self._keeper)
@@ -844,10 +830,8 @@ class DanClient:
             The session with the new ephemeral key. The old one goes on working until it expires or is revoked.
 
         Raises:
-            ConfigurationError: A parameter is wrong, or the wallet is not the owner's; nothing was sent.
-            WalletError: The owner did not authorise it.
             QuorumError: Fewer than t nodes confirmed.
-            DanError: Any other failure, named.
+            DanError: As for any job.
         """
         network, deadline = await self._begin(timeout)
         return await jobs.add_ephemeral_key(
@@ -885,10 +869,8 @@ class DanClient:
             The nodes that confirmed, and the answers of the others: call again until all of them have.
 
         Raises:
-            ConfigurationError: A parameter is wrong, or the wallet is not the owner's; nothing was sent.
-            WalletError: The owner did not authorise it.
             QuorumError: Fewer than n - t + 1 nodes confirmed, so t could be left that still accept the key.
-            DanError: Any other failure, named.
+            DanError: As for any job.
         """
         network, deadline = await self._begin(timeout)
         return await jobs.revoke_ephemeral_key(
@@ -914,13 +896,10 @@ class DanClient:
 
         Raises:
             ConfigurationError: A parameter is wrong, or the network has no passkeys; nothing was sent.
-            WalletError: No passkey was made; nothing was registered.
-            QuorumError: Too few nodes confirmed.
-            DanError: Any other failure, named.
+            DanError: As for any job; nothing was registered.
         """
-        return await jobs.register_passkey(
-            await self._open(), passkey, timeout=timeout, timeouts=self._timeouts
-        )
+        network, deadline = await self._begin(timeout)
+        return await jobs.register_passkey(network, passkey, deadline=deadline, timeouts=self._timeouts)
 
     async def recover(
         self,
@@ -949,7 +928,6 @@ class DanClient:
         Raises:
             ConfigurationError: The client has no store, or a parameter is wrong.
             StoreError: The store failed; records that were settled before stay so.
-            ClientClosedError: The client was closed.
         """
         keeper = self._kept()
         if record_id is not None:
@@ -985,21 +963,14 @@ class DanClient:
             The record as it is now. Its *problem* is empty if every node has confirmed, else it has the others' answers.
 
         Raises:
-            ConfigurationError: The client has no store, a parameter is wrong, or the wallet is not the owner's.
             RecordConflictError: There is no such record, or it is neither active nor revoked; nothing was sent.
-            WalletError: The owner did not authorise it.
             QuorumError: Too few nodes confirmed; call again.
-            DanError: Any other failure, named.
+            DanError: As for any job.
         """
         keeper = self._kept()
+        network, deadline = await self._begin(timeout)
         return await jobs.revoke_stored_session(
-            await self._open(),
-            keeper,
-            record_id,
-            wallet=wallet,
-            auth=auth,
-            timeout=timeout,
-            timeouts=self._timeouts,
+            network, keeper, record_id, wallet=wallet, auth=auth, deadline=deadline, timeouts=self._timeouts
         )
 
     async def rotate_stored_session(
@@ -1028,21 +999,20 @@ class DanClient:
             The record as it is now.
 
         Raises:
-            ConfigurationError: The client has no store, a parameter is wrong, or the wallet is not the owner's.
             RecordConflictError: There is no such record, or it is neither active nor expired; nothing was sent.
-            WalletError: The owner did not authorise it.
             QuorumError: Fewer than t nodes confirmed.
-            DanError: Any other failure, named.
+            DanError: As for any job.
         """
         keeper = self._kept()
+        network, deadline = await self._begin(timeout)
         return await jobs.rotate_stored_session(
-            await self._open(),
+            network,
             keeper,
             record_id,
             wallet=wallet,
             auth=auth,
             duration=duration,
-            timeout=timeout,
+            deadline=deadline,
             timeouts=self._timeouts,
         )
 

@@ -67,13 +67,10 @@ class Threshold:
     @classmethod
     def parse(cls, text: str) -> Threshold:
         """
-        Read the form ``3-of-5``.
+        Return the threshold of a text such as ``3-of-5``.
 
         Args:
-            text: The text, such as ``3-of-5``.
-
-        Returns:
-            The threshold.
+            text: The text.
 
         Raises:
             InvalidFieldError: It has another form, or not 2 ≤ t ≤ n ≤ 20.
@@ -115,9 +112,6 @@ class Threshold:
         Args:
             t: Parties needed to sign; None if it is not said.
             n: Parties that hold a share; None for this one's.
-
-        Raises:
-            InvalidFieldError: t or n is out of range.
         """
         n = self.n if n is None else n
         if t is not None:
@@ -140,15 +134,12 @@ def _is_loopback(host: str) -> bool:
 
 def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
     """
-    Check a URL: a known scheme, a host, and TLS unless the host is loopback.
+    Return a URL without trailing slash and fragment, if it has a known scheme, a host, and TLS unless that is loopback.
 
     Args:
         name: The field's name, for the error.
         url: The URL.
         schemes: Allowed schemes; wss and https are the ones with TLS.
-
-    Returns:
-        The URL without a trailing slash or fragment.
 
     Raises:
         InvalidFieldError: It is not such a URL. It is not repeated, since it may carry credentials.
@@ -221,13 +212,10 @@ class NodeEndpoint:
     @classmethod
     def of(cls, value: NodeEndpoint | str | Mapping[str, Any]) -> Self | NodeEndpoint:
         """
-        Read an endpoint, a text ``URL=OPERATOR``, or a mapping with url and operator.
+        Return the endpoint of any of its forms; the same object if it is one already.
 
         Args:
             value: An endpoint, ``URL=OPERATOR``, or a mapping with *url* and *operator*.
-
-        Returns:
-            The endpoint; the same object if it is one already.
 
         Raises:
             InvalidFieldError: It is none of these.
@@ -269,9 +257,6 @@ class Timeouts:
         hedge_s: How long a node may take to answer the challenge before a spare is asked as well.
         patience_s: How long n nodes are waited for at the challenge, spares included, before fewer will do, if
             *min_parties* allows it.
-
-    Raises:
-        InvalidFieldError: One is not a positive, finite number.
     """
 
     total_s: float = field(default=30.0, converter=in_seconds, validator=required(check_seconds))
@@ -315,9 +300,6 @@ class TransportOptions:
             each operation, and neither this nor *pong_s* applies.
         pong_s: Seconds, more than 0, that a pinged node may take to send any whole message (a pong, as a rule), before its
             connection is given up and the requests on it fail. A node that owes a reply is pinged after a third of this.
-
-    Raises:
-        InvalidFieldError: A value is wrong.
     """
 
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)

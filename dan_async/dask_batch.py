@@ -87,10 +87,7 @@ class WorkerSetup:
 
     def keys(self) -> KeySource:
         """
-        Read the store's keys from where they are named.
-
-        Returns:
-            The keys, the current one first.
+        Return the store's keys, read from where they are named, the current one first.
 
         Raises:
             ConfigurationError: They cannot be read; see ``keys_from_file`` and ``keys_from_environment``.

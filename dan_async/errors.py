@@ -1,67 +1,5 @@
 """
-Every error that dan_async raises on purpose.
-
-The tree::
-
-    DanError
-    ├── ConfigurationError (ValueError)       a value given by the caller is wrong; nothing was sent
-    │   ├── InvalidFieldError                 ... and this is the field
-    │   ├── InsecureTransportError            plain ws:// or http:// to a host that is not loopback
-    │   └── MissingExtraError (ImportError)   an optional dependency is not installed
-    ├── ClientClosedError (RuntimeError)      the client, network or connection was closed by its owner
-    ├── DeadlineExceededError (TimeoutError)  the one deadline over the whole job ran out
-    │   └── OverloadedError                   ... before the call's turn came: more is asked for than can be done
-    ├── WalletError                           the owner's wallet did not authorise
-    │   ├── WalletRefusedError                it said no
-    │   ├── WalletTimeoutError (TimeoutError) it did not answer in time
-    │   ├── WalletSignatureError              its answer is not a signature
-    │   └── WrongSignerError                  it signed with another address than the owner's
-    ├── TransportError                        bytes could not be moved
-    │   ├── ConnectError (ConnectionError)    the connection was not made
-    │   ├── ConnectionLostError (ConnectionError)  it broke; carries close code and reason
-    │   ├── RequestTimeoutError (TimeoutError)     no reply within this attempt's time
-    │   └── RpcError                          the peer answered with a JSON-RPC error
-    ├── ProtocolError                         a peer sent something that the protocol does not allow
-    │   ├── ChallengeError                    the challenge is malformed or was seen before
-    │   └── KeySubstitutionError              the key, key id or passkey is not the one agreed upon
-    ├── NodeError                             one node, one request
-    │   ├── NodeUnreachableError (ConnectionError)
-    │   ├── NodeTimeoutError (TimeoutError)
-    │   ├── NodeRefusedError                  the node answered with an error code
-    │   │   └── RateLimitedError              ... come back after ``retry_after`` seconds
-    │   ├── NodeProtocolError (ProtocolError) the node's answer breaks the protocol
-    │   └── AcknowledgementError (ProtocolError)  its acknowledgement failed a check
-    │       └── ThresholdDowngradeError       ... it is for another t or n than asked
-    ├── QuorumError                           fewer than t nodes agree; carries every node's outcome
-    │   ├── QuorumDeadlineError (DeadlineExceededError)  ... when the job's deadline ran out
-    │   ├── EphemeralKeyRefusedError          the nodes refuse the session's ephemeral key
-    │   └── NotPermittedError (PermissionDeniedError)  the session's permissions do not allow the message
-    ├── GatewayError                          the gateway did not complete the operation
-    ├── StoreError                            a session store did not do what it was asked
-    │   ├── StoreUnavailableError             it cannot be reached, opened or written to; its disk is full
-    │   │   ├── StoreConnectionError (ConnectionError)  its database does not answer; a change may have been made
-    │   │   └── StoreLockedError (TimeoutError)  somebody else keeps it locked
-    │   ├── StoreCorruptedError               its file is damaged
-    │   ├── StoreSchemaError                  its schema is of another version
-    │   ├── StoreKeyError                     there is no key, or it is not the one that a record was encrypted with
-    │   ├── StoreTamperedError                a record was changed from outside
-    │   ├── StoreClockError                   the clock is behind what is stored, so nothing can be called expired
-    │   └── RecordConflictError               the record exists already, or was changed by somebody else
-    ├── BatchInterruptedError                 what a batch ran on failed before it had ended
-    ├── PendingNotFoundError (LookupError)    no session key waits here for that signature
-    ├── SessionPendingError                   the result of an earlier attempt is not known
-    ├── SessionFailedError                    an earlier attempt failed, and was not to be repeated
-    ├── SessionExpiredError                   the session's expiry has passed
-    ├── PermissionDeniedError                 the session's permissions do not allow the request
-    ├── UserOperationError                    a user operation did not go the way it should
-    │   ├── BundlerError                      bundler, paymaster or the chain's node refused, in plain words
-    │   │   └── PaymasterError                ... and it is the paymaster's doing
-    │   ├── DuplicateUserOperationError       it was sent before
-    │   ├── UserOperationRevertedError        it is on the chain, and its calls were reverted
-    │   ├── UserOperationCostError            it could cost more than the account's limit; nothing was signed
-    │   └── UserOperationTimeoutError (TimeoutError)  it is not on the chain yet
-    │       └── UserOperationInDoubtError     ... it was sent, and may have been executed
-    └── SignatureCheckError                   a signature does not recover to the session's address
+Every error that dan_async raises on purpose. docs/reference/errors.md has their tree, and what to do about each.
 
 Every error has ``message`` (what happened) and ``hint`` (what to do), and where they are known ``phase``,
 ``node``, ``nodes``, ``request_id``, ``attempts``, ``elapsed_s`` and ``retryable``. No error holds a secret: not in its text
@@ -229,6 +167,8 @@ class ConfigurationError(DanError, ValueError):
 class InvalidFieldError(ConfigurationError):
     """
     One named field has a wrong value; the value itself is never repeated.
+
+    Every function, and every class of settings or payloads when it is made, raises it for an argument that is wrong.
 
     Args:
         field: The field's name, as the caller wrote it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from dan_async.deadline import cancel_and_wait
@@ -73,9 +72,7 @@ class LiveSession:
             self._task = asyncio.create_task(self._keep(self._renew), name="dan session renewal")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._task is not None:
             await cancel_and_wait([self._task])
 

@@ -8,16 +8,13 @@ its full path only; ``dan-async mcp`` serves it.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import json
 import logging
 import os
 import secrets
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from attrs import frozen
@@ -32,6 +29,7 @@ from dan_async._values import (
     from_hex,
 )
 from dan_async._version import __version__
+from dan_async.batch import in_a_thread
 from dan_async.client import DanClient
 from dan_async.errors import (
     ConfigurationError,
@@ -74,8 +72,8 @@ _WAITING_FOR_EACH = 16
 #: Sessions that ``session_status`` lists.
 _MOST_LISTED = 100
 
-#: Longest line of standard input, in bytes, and lines that may wait.
-_LONGEST_LINE, _MOST_LINES = 4 * 1024 * 1024, 64
+#: Longest line of standard input, in bytes.
+_LONGEST_LINE = 4 * 1024 * 1024
 
 _INSTRUCTIONS = (
     "Signs with session keys of a DAN network, within what the keys' owner allowed. session_status lists the sessions. "
@@ -217,9 +215,7 @@ class SessionTools:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._closing.aclose()
 
     # --- serving ------------------------------------------------------------------------------------------------------
@@ -230,27 +226,18 @@ class SessionTools:
         lowlevel: Any = require_extra("mcp.server.lowlevel", extra="mcp", purpose="SessionTools")
 
         async def list_tools(_context: Any, _params: Any) -> Any:
-            hints = {
-                name: types.ToolAnnotations(read_only_hint=one.is_read_only) for name, one in tools.items()
-            }
-            return types.ListToolsResult(
-                tools=[
-                    types.Tool(
-                        name=name,
-                        description=one.description,
-                        input_schema=one.schema,
-                        annotations=hints[name],
-                    )
-                    for name, one in tools.items()
-                ]
-            )
+            return types.ListToolsResult(tools=[shown(name, tool) for name, tool in self._tools.items()])
+
+        def shown(name: str, tool: _Tool) -> Any:
+            hints = types.ToolAnnotations(read_only_hint=tool.is_read_only)
+            about = tool.description
+            return types.Tool(name=name, description=about, input_schema=tool.schema, annotations=hints)
 
         async def call_tool(_context: Any, params: Any) -> Any:
             answer = await self.call(params.name, params.arguments or {})
             text = types.TextContent(type="text", text=json.dumps(answer))
             return types.CallToolResult(content=[text], structured_content=answer, is_error="error" in answer)
 
-        tools = self._tools
         return lowlevel.Server(
             "dan-async",
             version=__version__,
@@ -264,7 +251,7 @@ class SessionTools:
         stdio: Any = require_extra("mcp.server.stdio", extra="mcp", purpose="SessionTools")
         server = self.server()
         try:
-            async with stdio.stdio_server(stdin=_Lines()) as (incoming, outgoing):
+            async with stdio.stdio_server(stdin=in_a_thread(_lines)) as (incoming, outgoing):
                 await server.run(incoming, outgoing, server.create_initialization_options())
         except* BrokenPipeError:
             _log.info("the client closed standard output")
@@ -527,35 +514,14 @@ def refusal(error: DanError) -> dict[str, Any]:
     } | {name: value for name, value in facts.items() if value}
 
 
-class _Lines:
-    """Standard input by lines, read in a thread that nobody waits for: a read that blocks cannot be cancelled."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._lines: asyncio.Queue[str | None] = asyncio.Queue(_MOST_LINES)
-        threading.Thread(target=self._read, name="dan standard input", daemon=True).start()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> str:
-        line = await self._lines.get()
-        if line is None:
-            raise StopAsyncIteration
-        return line
-
-    def _read(self) -> None:
-        rest = b""
-        with suppress(RuntimeError, concurrent.futures.CancelledError):  # the loop has ended
-            with suppress(OSError):
-                while chunk := os.read(0, 65536):
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    for line in lines:
-                        self._put(line.decode(errors="replace"))
-                    if len(rest) > _LONGEST_LINE:
-                        _log.warning("a line of standard input is too long: at most %d bytes", _LONGEST_LINE)
-                        break
-            self._put(None)
-
-    def _put(self, line: str | None) -> None:
-        asyncio.run_coroutine_threadsafe(self._lines.put(line), self._loop).result()
+def _lines() -> Iterator[str]:
+    """Yield the lines of standard input."""
+    rest = b""
+    with suppress(OSError):
+        while chunk := os.read(0, 65536):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield line.decode(errors="replace")
+            if len(rest) > _LONGEST_LINE:
+                _log.warning("a line of standard input is too long: at most %d bytes", _LONGEST_LINE)
+                return

@@ -79,9 +79,6 @@ class DanModuleInfo:
         eph_id: The name of the ephemeral key on the nodes; None for the one derived from its public key.
         eph_alg: The ephemeral key's algorithm; None for the network's usual one.
         expires_at: When the ephemeral key ends, in Unix seconds, if known.
-
-    Raises:
-        InvalidFieldError: A field is wrong; its value is not repeated.
     """
 
     session_key_eoa: Address = field(converter=Address, validator=required(parse_address))
@@ -192,21 +189,14 @@ class DanSessionKeyPayload(DanModuleInfo):
     A new session key, from ``generate_session_key``: the TypeScript clients' seven fields and four more.
 
     Args:
-        session_key_eoa: The address of the distributed key, EIP-55.
-        mpc_key_id: The MPC key id.
         hex_eph_sk_without_0x: The ephemeral private key: 64 hex digits, no 0x. Secret; masked in repr. A ``str``
             cannot be wiped from memory: drop the payload when it is no longer needed.
         parties_number: n, how many nodes hold a share.
         threshold: t, how many of them must sign.
         eoa_address: The owner that authorised the session, EIP-55.
         chain_id: The chain the session is meant for.
-        public_key: The distributed public key: ``0x`` and 33 bytes, compressed.
-        eph_id: The name of the ephemeral key on the nodes.
-        eph_alg: The ephemeral key's algorithm.
-        expires_at: When the ephemeral key ends, in Unix seconds.
 
-    Raises:
-        InvalidFieldError: A field is wrong; its value is not repeated.
+    The other fields are those of ``DanModuleInfo``, all of them known.
     """
 
     parties_number: int = field()

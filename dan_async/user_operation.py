@@ -16,7 +16,7 @@ from attrs import NOTHING, field, fields, frozen
 from attrs.converters import optional
 
 from dan_async._values import from_hex, number_of, to_hex
-from dan_async.crypto.abi import encode_call_of_any_types
+from dan_async.crypto.abi import encode_arguments, encode_call_of_any_types
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
@@ -70,6 +70,13 @@ def _read_address(value: object, name: str) -> Address:
     return parse_address(name, value)
 
 
+def normalise_addresses(form: Any, *names: str) -> None:
+    """Put these addresses of a frozen value into their EIP-55 form; None stays."""
+    for name in names:
+        if (given := getattr(form, name)) is not None:
+            object.__setattr__(form, name, parse_address(name, given))
+
+
 def _address_and_data(least: int) -> Callable[[Any, str], bytes]:
     """Return a reader of bytes that are empty, or begin with an address and have *least* bytes or more."""
 
@@ -97,9 +104,6 @@ class Call:
         target: The address to call.
         value: Wei sent with it; an int, or decimal or ``0x`` text.
         data: The call data, as bytes or hex text. Nothing for a plain transfer.
-
-    Raises:
-        InvalidFieldError: A field is wrong.
     """
 
     target: Address = field(converter=Address)
@@ -107,7 +111,7 @@ class Call:
     data: bytes = field(default=b"", repr=_shorten)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "target", parse_address("target", self.target))
+        normalise_addresses(self, "target")
         object.__setattr__(self, "value", _read_uint256(self.value, "value"))
         object.__setattr__(self, "data", _read_bytes(self.data, "data"))
 
@@ -229,9 +233,6 @@ class UserOperationV06(JsonRpcForm):
         max_priority_fee_per_gas: The highest tip.
         paymaster_and_data: The paymaster's address and its data, if one pays.
         signature: The account's signature; empty before it is made.
-
-    Raises:
-        InvalidFieldError: A field is wrong.
     """
 
     version: ClassVar[Literal["v0.6.0"]] = "v0.6.0"
@@ -266,9 +267,6 @@ class PackedUserOperation(JsonRpcForm):
         gas_fees: 32 bytes: highest tip and highest price, 16 each.
         paymaster_and_data: Paymaster, its two gas limits of 16 bytes, its data; or nothing.
         signature: The account's signature; empty before it is made.
-
-    Raises:
-        InvalidFieldError: A field is wrong.
     """
 
     version: ClassVar[Literal["v0.7.0"]] = "v0.7.0"
@@ -476,14 +474,11 @@ UserOperation: TypeAlias = UserOperationV06 | UserOperationV07 | PackedUserOpera
 
 def user_operation_from_dict(found: Mapping[str, Any], *, version: EntryPointVersion) -> UserOperation:
     """
-    Read a user operation for an entry point of this version; its members tell whether one of v0.7 is packed.
+    Return a user operation for an entry point of this version; its members tell whether one of v0.7 is packed.
 
     Args:
         found: A mapping, as ``json.loads`` returns it.
         version: The entry point's.
-
-    Returns:
-        The operation, of the class of its form.
 
     Raises:
         InvalidFieldError: It is not a user operation of that version, or there is no such version.
@@ -504,8 +499,7 @@ def user_operation_hash(
     Return the hash of an operation for an entry point, which its account's owner signs; the signature has no part in it.
 
     Follows ``getUserOpHash`` of the EntryPoint contracts v0.6 (``UserOperationLib.pack`` over ``UserOperation``) and v0.7
-    (over ``PackedUserOperation``). Everything hashed is a 32-byte word, since members of variable length go in as their
-    Keccak-256; so the packing is a row of words and needs no ABI library.
+    (over ``PackedUserOperation``). Members of variable length go in as their Keccak-256.
 
     Args:
         operation: The operation.
@@ -525,33 +519,25 @@ def user_operation_hash(
     entry_point = parse_address("entry_point", entry_point)
     if isinstance(chain_id, bool) or not isinstance(chain_id, int) or not 1 <= chain_id < 2**256:
         raise InvalidFieldError("chain_id", "must be a whole number from 1 to 2**256 - 1")
+    gas: tuple[bytes | int, ...]
     if isinstance(operation, UserOperationV06):
-        gas = [
-            _number(operation.call_gas_limit),
-            _number(operation.verification_gas_limit),
-            _number(operation.pre_verification_gas),
-            _number(operation.max_fee_per_gas),
-            _number(operation.max_priority_fee_per_gas),
-        ]
+        types = "uint256," * 5
+        gas = (
+            operation.call_gas_limit,
+            operation.verification_gas_limit,
+            operation.pre_verification_gas,
+            operation.max_fee_per_gas,
+            operation.max_priority_fee_per_gas,
+        )
     else:
-        gas = [operation.account_gas_limits, _number(operation.pre_verification_gas), operation.gas_fees]
-    words = [
-        _address(operation.sender),
-        _number(operation.nonce),
-        keccak256(operation.init_code),
-        keccak256(operation.call_data),
-        *gas,
-        keccak256(operation.paymaster_and_data),
-    ]
-    return keccak256(keccak256(b"".join(words)) + _address(entry_point) + _number(chain_id))
-
-
-def _address(address: str) -> bytes:
-    return bytes(12) + bytes.fromhex(address[2:])
-
-
-def _number(value: int) -> bytes:
-    return value.to_bytes(32)
+        types = "bytes32,uint256,bytes32,"
+        gas = (operation.account_gas_limits, operation.pre_verification_gas, operation.gas_fees)
+    hashes = (keccak256(operation.init_code), keccak256(operation.call_data))
+    values = (operation.sender, operation.nonce, *hashes, *gas, keccak256(operation.paymaster_and_data))
+    packed = encode_arguments(f"(address,uint256,bytes32,bytes32,{types}bytes32)", values)
+    return keccak256(
+        encode_arguments("(bytes32,address,uint256)", (keccak256(packed), entry_point, chain_id))
+    )
 
 
 #: Longest text of a revert that is kept.

@@ -8,19 +8,17 @@ number of equal rows before it.
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import hashlib
 import itertools
 import json
 import os
 import sys
-import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, TypeVar, cast, get_args
+from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, cast, get_args
 
 import typer
 from attrs import define, field, frozen
@@ -28,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dan_async._json import is_too_deep
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT, shown_name
+from dan_async.batch import in_a_thread
 from dan_async.cli.options import (
     DEVNET_CHAIN_ID,
     PRIVATE_KEY_VARIABLE,
@@ -41,6 +40,7 @@ from dan_async.cli.options import (
     WalletOptions,
     choose_store,
     choose_timeouts,
+    option,
     read_permissions,
     whole_number,
 )
@@ -75,12 +75,55 @@ if TYPE_CHECKING:
     from dan_async.storage.base import SessionStore
     from dan_async.transport.rpc import Transport
 
-T = TypeVar("T")
-
 _THROWAWAY = "Rows without a wallet belong to a throwaway owner, made for this run and then forgotten."
 _LINE_EVERY_S = 5.0
 _SHOWN_FAILURES = 10
 _MOST_FAILURES = 100
+
+
+@frozen(kw_only=True)
+class RowOptions:
+    """The rows' form, the store's key, and what rows have that do not say otherwise."""
+
+    store_key_file: Path | None = option(
+        "FILE",
+        "A file with the store's encryption key. Or set DAN_ASYNC_STORE_KEY, or DAN_ASYNC_STORE_PASSPHRASE. "
+        "Default: the SQLite file's name with .key appended, created with the store.",
+    )
+    form: str | None = option(
+        "FORMAT", "jsonl, csv or wallets; by default recognised by the file's name.", "--format"
+    )
+    chain_id: int | None = option(
+        "ID",
+        f"The chain of rows without a chainId; by default {DEVNET_CHAIN_ID} with --devnet.",
+        parser=whole_number(1, MAX_SAFE_INT),
+    )
+    duration: int | None = option(
+        "SECONDS",
+        "How long sessions live, for rows without a duration of their own; 3600 by default.",
+        parser=whole_number(1, MAX_LIFETIME_S),
+    )
+    permissions: str | None = option(
+        "JSON|@FILE", "What sessions may sign, for rows without permissions of their own."
+    )
+
+
+@frozen(kw_only=True)
+class RunOptions:
+    """How the rows are worked on."""
+
+    concurrency: int = option("N", "Work on N rows at a time.", parser=whole_number(1, 100_000), default=16)
+    rate: float | None = option("N", "Begin at most N rows per second.")
+    limit: int | None = option("N", "Only the first N rows.", parser=whole_number(1, 2**53))
+    retry_failed: bool = option(
+        None, "Try failed rows of earlier runs again.", "--retry-failed", default=False
+    )
+    dry_run: bool = option(
+        None,
+        "Read the rows and the store, and report what a run would do; nothing is sent or stored.",
+        "--dry-run",
+        default=False,
+    )
 
 
 def batch(
@@ -103,66 +146,11 @@ def batch(
             help=f"The store: sqlite:///keys.db or postgresql://user@host/database. Or set {STORE_VARIABLE}.",
         ),
     ],
-    store_key_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A file with the store's encryption key. Or set DAN_ASYNC_STORE_KEY, or DAN_ASYNC_STORE_PASSPHRASE. "
-            "Default: the SQLite file's name with .key appended, created with the store.",
-        ),
-    ] = None,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="jsonl, csv or wallets; by default recognised by the file's name.",
-        ),
-    ] = None,
+    rows: RowOptions,
     network: KeygenNetworkOptions,
     wallet: WalletOptions,
-    chain_id: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole_number(1, MAX_SAFE_INT),
-            metavar="ID",
-            help=f"The chain of rows without a chainId; by default {DEVNET_CHAIN_ID} with --devnet.",
-        ),
-    ] = None,
-    duration: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole_number(1, MAX_LIFETIME_S),
-            metavar="SECONDS",
-            help="How long sessions live, for rows without a duration of their own; 3600 by default.",
-        ),
-    ] = None,
-    permissions: Annotated[
-        str | None,
-        typer.Option(
-            metavar="JSON|@FILE", help="What sessions may sign, for rows without permissions of their own."
-        ),
-    ] = None,
     timeout: TimeoutOption = None,
-    concurrency: Annotated[
-        int,
-        typer.Option(parser=whole_number(1, 100_000), metavar="N", help="Work on N rows at a time."),
-    ] = 16,
-    rate: Annotated[float | None, typer.Option(metavar="N", help="Begin at most N rows per second.")] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(parser=whole_number(1, 2**53), metavar="N", help="Only the first N rows."),
-    ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try failed rows of earlier runs again.")
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Read the rows and the store, and report what a run would do; nothing is sent or stored.",
-        ),
-    ] = False,
+    run: RunOptions,
     as_json: JsonOption = False,
 ) -> None:
     """
@@ -183,32 +171,32 @@ def batch(
     sqlite:///keys.db makes a key for each line.
     """
     chosen = network.choose()
-    store = (
-        choose_store(out, option="--out", key_file=store_key_file, may_make=not dry_run)
-        if not dry_run or _is_there(out)
-        else None
-    )
+    store = None
+    if not run.dry_run or _is_there(out):
+        key_file, may_make = rows.store_key_file, not run.dry_run
+        store = choose_store(out, option="--out", key_file=key_file, may_make=may_make)
     wallets = RowWallets.choose(wallet, throwaway=_THROWAWAY if chosen.is_devnet else "")
     common: dict[str, Any] = {
         "threshold": chosen.threshold.t,
         "parties_number": chosen.threshold.n,
-        "chain_id": chosen.chain_id if chain_id is None else chain_id,
-        "duration": duration,
-        "permissions": read_permissions(permissions),
+        "chain_id": chosen.chain_id if rows.chain_id is None else rows.chain_id,
+        "duration": rows.duration,
+        "permissions": read_permissions(rows.permissions),
     }
-    known = _check_format(form, source)
+    form = _check_format(rows.form, source)
+    pace = {"concurrency": run.concurrency, "rate_limit": run.rate, "retry_failed": run.retry_failed}
     job = _Batch(
-        source=_Source(name=source, form=known, limit=limit),
+        source=_Source(name=source, form=form, limit=run.limit),
         network=chosen,
         store=store,
         wallets=wallets,
         common={name: value for name, value in common.items() if value is not None},
         timeouts=choose_timeouts(timeout),
-        options={"concurrency": concurrency, "rate_limit": rate, "retry_failed": retry_failed},
-        is_dry_run=dry_run,
+        options=pace,
+        is_dry_run=run.dry_run,
         as_json=as_json,
     )
-    if known == "wallets" and common["chain_id"] is None:
+    if form == "wallets" and common["chain_id"] is None:
         raise ConfigurationError(
             "--chain-id is needed for a list of wallets", hint="For example: --chain-id 137"
         )
@@ -528,44 +516,32 @@ _FORMATS: Mapping[str, InputFormat] = {
     **dict.fromkeys(("txt", "keys", "wallets"), "wallets"),
 }
 
-#: Names of a row's fields, in camelCase or not -> parameters of generate_session_key.
+#: A row's fields, as they are shown -> parameters of generate_session_key.
 _PARAMETERS = {
-    "chainid": "chain_id",
+    "chainId": "chain_id",
     "duration": "duration",
     "threshold": "threshold",
-    "partiesnumber": "parties_number",
-    "parties": "parties_number",
-    "minparties": "min_parties",
-    "minholders": "min_holders",
+    "partiesNumber": "parties_number",
+    "minParties": "min_parties",
+    "minHolders": "min_holders",
     "permissions": "permissions",
-    "keylabel": "key_label",
-    "label": "key_label",
-    "ephalg": "eph_alg",
+    "keyLabel": "key_label",
+    "ephAlg": "eph_alg",
 }
 
-#: The names of a row's fields as they are shown.
-COLUMNS = (
-    "id",
-    "privateKey",
-    "address",
-    "chainId",
-    "duration",
-    "threshold",
-    "partiesNumber",
-    "minParties",
-    "minHolders",
-    "permissions",
-    "keyLabel",
-    "ephAlg",
-)
+COLUMNS = ("id", "privateKey", "address", *_PARAMETERS)
+
+#: What a row may call its fields, in plain letters -> as they are shown.
+_NAMES = {name.lower(): name for name in COLUMNS} | {
+    "owner": "address",
+    "parties": "partiesNumber",
+    "label": "keyLabel",
+}
 _NUMBERS = frozenset({"chain_id", "duration", "threshold", "parties_number", "min_parties", "min_holders"})
 _LONGEST_LINE = 256 * 1024
 
 #: How deeply a row may be nested: permissions lie deeper than the rest.
 _MAX_DEPTH = 64
-
-#: How many rows the thread reads ahead of their consumer.
-_AHEAD = 16
 
 #: How long a connection to a JSON-RPC wallet may take to open.
 _CONNECT_S = 10.0
@@ -614,8 +590,7 @@ def problem_in(error: DanError) -> str:
     """Return an error's message, with the name that a row has for the field."""
     if not isinstance(error, InvalidFieldError):
         return error.message
-    names = {name.lower(): name for name in COLUMNS}
-    return f"{names.get(_plain(error.field), error.field)} {problem_of(error)}"
+    return f"{_NAMES.get(_plain(error.field), error.field)} {problem_of(error)}"
 
 
 def _lines(file: IO[str]) -> Iterator[str]:
@@ -644,7 +619,7 @@ def _csv_rows(file: IO[str]) -> Iterator[Mapping[str, Any] | str]:
         header = [name.strip() for name in next(reader, [])]
     except csv.Error:
         header = []
-    unknown = [name for name in header if _plain(name) not in _KNOWN]
+    unknown = [name for name in header if _plain(name) not in _NAMES]
     if not header or len(unknown) == len(header):
         raise ConfigurationError(
             "the first line of the CSV does not name the columns",
@@ -684,19 +659,15 @@ def _plain(name: str) -> str:
     return name.replace("_", "").lower()
 
 
-_KNOWN = frozenset({"id", "privatekey", "address", "owner", *_PARAMETERS})
-
-
 def _row(number: int, fields: Mapping[str, Any], seen: dict[bytes, int]) -> BatchRow:
     values: dict[str, Any] = {}
     for name, value in fields.items():
-        plain = _plain(name)
-        if plain not in _KNOWN:
+        shown = _NAMES.get(_plain(name))
+        if shown is None:
             raise InvalidFieldError(shown_name(name, otherwise="a field"), "is not a field of a row")
-        if value is None:
-            continue
-        values["address" if plain == "owner" else plain] = value
-    wallet = LocalWallet(values.pop("privatekey")) if "privatekey" in values else None
+        if value is not None:
+            values[shown] = value
+    wallet = LocalWallet(values.pop("privateKey")) if "privateKey" in values else None
     address = values.pop("address", None)
     if address is not None:
         address = parse_address("address", address)
@@ -741,53 +712,6 @@ def _reference(
             raise InvalidFieldError("id", "occurs twice in the input")
         return f"batch:id:{row_id}"
     return f"batch:{digest[:16].hex()}:{before}"
-
-
-# --- reading in a thread ----------------------------------------------------------------------------------------------
-
-
-async def in_a_thread(make: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
-    """Iterate in a thread over something that blocks, so that a slow pipe does not hold the event loop."""
-    loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[tuple[str, T | Exception | None]] = asyncio.Queue()
-    may_read = threading.Semaphore(_AHEAD)
-    is_over = threading.Event()
-
-    def put(kind: str, value: T | Exception | None) -> bool:
-        """Hand something over when the reader is not too far ahead; return whether anybody takes it."""
-        may_read.acquire()
-        if is_over.is_set():
-            return False
-        try:
-            loop.call_soon_threadsafe(queue.put_nowait, (kind, value))
-        except RuntimeError:  # the loop is closed
-            return False
-        return True
-
-    def read() -> None:
-        try:
-            for item in make():
-                if not put("item", item):
-                    return
-        except Exception as error:  # noqa: BLE001 - it is raised where the items are taken
-            put("error", error)
-        else:
-            put("end", None)
-
-    # A daemon: nothing can wake a thread that waits for somebody to type.
-    threading.Thread(target=read, name="batch rows", daemon=True).start()
-    try:
-        while True:
-            kind, value = await queue.get()
-            may_read.release()
-            if kind == "end":
-                return
-            if isinstance(value, Exception) and kind == "error":
-                raise value
-            yield value  # type: ignore[misc]  # of kind "item" it is one
-    finally:
-        is_over.set()
-        may_read.release()  # wakes the thread, so that it sees that it is over
 
 
 # --- the wallets ------------------------------------------------------------------------------------------------------

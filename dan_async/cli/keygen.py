@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, ClassVar
 
 import typer
+from attrs import asdict, frozen
 
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
 from dan_async.cli.options import (
@@ -22,6 +23,7 @@ from dan_async.cli.options import (
     TimeoutOption,
     WalletOpener,
     choose_timeouts,
+    option,
     read_permissions,
     record_of_session,
     whole_number,
@@ -49,8 +51,6 @@ _THROWAWAY = (
     "No wallet was named: the owner is a throwaway key, made for this one session and then forgotten."
 )
 _UNDECIDED = "dan-async sessions recover finds out whether the key was made"
-_SESSION = "The session"
-_OUTPUT = "Output"
 
 #: The client's names of parameters, so that an error names the option that was typed.
 _OPTIONS = {
@@ -69,83 +69,75 @@ _OPTIONS = {
 }
 
 
+@frozen(kw_only=True)
+class SessionOptions:
+    """The session that is to be made."""
+
+    panel: ClassVar[str] = "The session"
+
+    chain_id: int | None = option(
+        "ID",
+        "The chain that the session is for. Required with --node, --gateway, and a network file without a chain; "
+        f"with --devnet {DEVNET_CHAIN_ID} (Polygon Amoy) by default.",
+        parser=whole_number(1, MAX_SAFE_INT),
+    )
+    duration: int = option(
+        "SECONDS",
+        "How long the session lives; at most 31536000 (365 days).",
+        parser=whole_number(1, MAX_LIFETIME_S),
+        default=3600,
+    )
+    permissions: str | None = option(
+        "JSON|@FILE",
+        "What the session may sign: JSON text, or @ and the name of a file with it; no limits by default.",
+    )
+    min_parties: int | None = option(
+        "N",
+        "Accept a key that only N nodes hold if others are missing; by default all --parties.",
+        parser=whole_number(2, MAX_PARTIES),
+    )
+    min_holders: int | None = option(
+        "N",
+        "How many nodes must acknowledge that they hold a share; by default as many as must sign.",
+        parser=whole_number(2, MAX_PARTIES),
+    )
+
+
+@frozen(kw_only=True)
+class KeepingOptions(StoreOptions):
+    """A store that may be new, and the session's name in it."""
+
+    reference: str | None = option("NAME", "Your own name for the session in the store.")
+
+
+@frozen(kw_only=True)
+class OutputOptions:
+    """Where the session goes."""
+
+    panel: ClassVar[str] = "Output"
+
+    as_json: bool = option(
+        None,
+        "Print the session as one JSON object on standard output, ephemeral private key included.",
+        "--json",
+        default=False,
+    )
+    output: Path | None = option(
+        "FILE",
+        "Write the session as JSON, with every field, to a file that only you can read (mode 0600). "
+        "With it or --store, standard output masks the ephemeral private key.",
+    )
+    force: bool = option(None, "Let --output replace an existing file.", "--force", default=False)
+
+
 def keygen(
     *,
     network: KeygenNetworkOptions,
     wallet: OwnerOptions,
-    chain_id: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole_number(1, MAX_SAFE_INT),
-            metavar="ID",
-            help=f"The chain that the session is for. Required with --node, --gateway, and a network file without a chain; "
-            f"with --devnet {DEVNET_CHAIN_ID} (Polygon Amoy) by default.",
-            rich_help_panel=_SESSION,
-        ),
-    ] = None,
-    duration: Annotated[
-        int,
-        typer.Option(
-            parser=whole_number(1, MAX_LIFETIME_S),
-            metavar="SECONDS",
-            help="How long the session lives; at most 31536000 (365 days).",
-            rich_help_panel=_SESSION,
-        ),
-    ] = 3600,
-    permissions: Annotated[
-        str | None,
-        typer.Option(
-            metavar="JSON|@FILE",
-            help="What the session may sign: JSON text, or @ and the name of a file with it; no limits by default.",
-            rich_help_panel=_SESSION,
-        ),
-    ] = None,
-    min_parties: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole_number(2, MAX_PARTIES),
-            metavar="N",
-            help="Accept a key that only N nodes hold if others are missing; by default all --parties.",
-            rich_help_panel=_SESSION,
-        ),
-    ] = None,
-    min_holders: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole_number(2, MAX_PARTIES),
-            metavar="N",
-            help="How many nodes must acknowledge that they hold a share; by default as many as must sign.",
-            rich_help_panel=_SESSION,
-        ),
-    ] = None,
+    wanted: SessionOptions,
     timeout: TimeoutOption = None,
-    store: StoreOptions,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Your own name for the session in the store.", rich_help_panel="The store"
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print the session as one JSON object on standard output, ephemeral private key included.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write the session as JSON, with every field, to a file that only you can read (mode 0600). "
-            "With it or --store, standard output masks the ephemeral private key.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Let --output replace an existing file.", rich_help_panel=_OUTPUT)
-    ] = False,
+    store: KeepingOptions,
+    out: OutputOptions,
     reveal: RevealOption = False,
 ) -> None:
     """
@@ -157,30 +149,27 @@ def keygen(
 
     Try it with nothing else installed: dan-async keygen --devnet 3-of-5 --json
     """
-    if force and output is None:
+    if out.force and out.output is None:
         raise ConfigurationError("--force is for --output FILE", hint="Leave it out, or name the file")
     chosen = network.choose()
-    chain_id = chosen.chain_id if chain_id is None else chain_id
+    chain_id = chosen.chain_id if wanted.chain_id is None else wanted.chain_id
     if chain_id is None:
         raise ConfigurationError(
             f"--chain-id is needed with {chosen.option}",
             hint="For example --chain-id 137, or [chain] in a network file",
         )
-    parameters = {
+    parameters = asdict(wanted) | {
         "chain_id": chain_id,
-        "duration": duration,
-        "permissions": read_permissions(permissions),
+        "permissions": read_permissions(wanted.permissions),
         "threshold": chosen.threshold.t,
         "parties_number": chosen.threshold.n,
-        "min_parties": min_parties,
-        "min_holders": min_holders,
-        "reference": reference,
+        "reference": store.reference,
     }
-    if reference is not None and not store.is_named:
+    if store.reference is not None and not store.is_named:
         raise ConfigurationError("--reference is for --store URL", hint="Leave it out, or name the store")
     timeouts = choose_timeouts(timeout)
     with ExitStack() as stack:
-        write = stack.enter_context(reserve(output, force=force)) if output is not None else None
+        write = stack.enter_context(reserve(out.output, force=out.force)) if out.output is not None else None
         open_wallet = wallet.choose(throwaway=_THROWAWAY if chosen.is_devnet else "")
         open_store = store.choose(may_make=True) if store.is_named else None
         if chosen.is_devnet:
@@ -189,10 +178,8 @@ def keygen(
             )
         session, record_id = _make(chosen, open_wallet, open_store, parameters, timeouts)
         if record_id is not None:
-            note(f"The session is in the store, as {reference or record_id}.")
-        _show(
-            session, write=write, output=output, as_json=as_json, reveal=reveal, is_kept=record_id is not None
-        )
+            note(f"The session is in the store, as {store.reference or record_id}.")
+        _show(session, out, write=write, reveal=reveal, is_kept=record_id is not None)
 
 
 def _make(
@@ -260,21 +247,20 @@ class _ReportingWallet:
 
 def _show(
     session: DanSessionKeyPayload,
+    out: OutputOptions,
     *,
     write: Callable[[str], None] | None,
-    output: Path | None,
-    as_json: bool,
     reveal: bool,
     is_kept: bool,
 ) -> None:
     if write is not None:
         write(json.dumps(session.to_dict(extended=True)) + "\n")
-        note(f"The session was written to {output}; whoever reads that file can use the session.")
+        note(f"The session was written to {out.output}; whoever reads that file can use the session.")
         is_kept = True
     # Standard output shows everything if that is where the result is to go, else all but the secret.
-    in_full = reveal or (as_json and not is_kept)
+    in_full = reveal or (out.as_json and not is_kept)
     try:
-        if as_json:
+        if out.as_json:
             fields = session.to_dict()  # the seven fields of the TypeScript clients
             result(json.dumps(fields if in_full else masked(fields)))
         else:

@@ -11,10 +11,11 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, get_type_hints
 
 import typer
 from attrs import asdict, field, fields, frozen, has
@@ -116,43 +117,35 @@ class NetworkChoice:
         return DanClient(network, timeouts=timeouts, store=store, on_event=event_listener())
 
 
-def choose_network(
-    *,
-    network: str | None = None,
-    devnet: str | None = None,
-    nodes: Sequence[str],
-    threshold: int | None = None,
-    parties: int | None = None,
-    gateway: str | None = None,
-    revision: str | None = None,
-    api_version: str | None = None,
-    has_devnet: bool = False,
-) -> NetworkChoice:
+def _choose_network(given: KeygenNetworkOptions, *, has_devnet: bool) -> NetworkChoice:
     """Check the options, one of which names a network, or else the environment does; a devnet's t and n are in its name."""
-    given = {
-        "--network": network is not None,
-        "--devnet": devnet is not None,
-        "--node": bool(nodes),
-        "--gateway": gateway is not None,
+    nodes = given.node or []
+    naming = {
+        "--network": given.network,
+        "--devnet": given.devnet,
+        "--node": given.node,
+        "--gateway": given.gateway,
     }
-    named = [option for option, is_given in given.items() if is_given]
+    named = [option for option, value in naming.items() if value not in (None, [])]
     if len(named) > 1:
         raise ConfigurationError(f"{' and '.join(named)} both name a network", hint="Give one of them")
-    if gateway is None and (revision is not None or api_version is not None):
+    if given.gateway is None and (given.revision is not None or given.api_version is not None):
         raise ConfigurationError(
             "--revision and --api-version are for --gateway", hint="Leave them out, or name the gateway"
         )
-    if devnet is not None:
-        if threshold is not None or parties is not None:
+    if given.devnet is not None:
+        if given.threshold is not None or given.parties is not None:
             raise ConfigurationError(
                 "--threshold and --parties are for --node, --gateway and --network",
                 hint="--devnet T-of-N sets both: --devnet 3-of-5",
             )
-        return NetworkChoice(threshold=_parse_threshold(devnet))
-    if gateway is not None:
-        version = api_version or "v1"
+        return NetworkChoice(threshold=_parse_threshold(given.devnet))
+    if given.gateway is not None:
+        version = given.api_version or "v1"
         file = NetworkFile(
-            gateway=check_gateway(gateway, revision, version), revision=revision, api_version=version
+            gateway=check_gateway(given.gateway, given.revision, version),
+            revision=given.revision,
+            api_version=version,
         )
     elif nodes:
         endpoints = tuple(parse_node(text, place) for place, text in enumerate(nodes, start=1))
@@ -165,9 +158,9 @@ def choose_network(
                 "--node is given only once, but at least two nodes must work together",
                 hint="Repeat --node for each node",
             )
-    elif network is not None or os.environ.get(NETWORK_VARIABLE):
-        named = ["--network" if network is not None else NETWORK_VARIABLE]
-        file = _read_network(network or os.environ[NETWORK_VARIABLE], named[0])
+    elif given.network is not None or os.environ.get(NETWORK_VARIABLE):
+        named = ["--network" if given.network is not None else NETWORK_VARIABLE]
+        file = _read_network(given.network or os.environ[NETWORK_VARIABLE], named[0])
     else:
         raise ConfigurationError(
             "no network is named",
@@ -175,11 +168,11 @@ def choose_network(
             " or --gateway URL",
         )
     usual = file.threshold or (Threshold.of_pool(len(file.nodes)) if file.nodes else DEFAULT_THRESHOLD)
-    agreed = check_threshold(threshold, parties, usual=usual, parties_option="--parties")
+    agreed = check_threshold(given.threshold, given.parties, usual=usual, parties_option="--parties")
     if file.nodes and agreed.n > len(file.nodes):
         raise ConfigurationError(
             f"--parties asks for {agreed.n} nodes, but {len(file.nodes)} are named"
-            if parties is not None
+            if given.parties is not None
             else f"{named[0]}: {agreed} asks for more than the {len(file.nodes)} nodes that are named",
             hint="Name more nodes, or ask for fewer",
         )
@@ -318,8 +311,7 @@ async def record_of(store: SessionStore, name: str, *, option: str) -> StoredSes
     found = await find_record(store, name)
     if found is None:
         raise ConfigurationError(
-            f"{option}: there is no record of that id or reference",
-            hint="dan-async sessions list shows them",
+            f"{option}: there is no record of that id or reference", hint="dan-async sessions list shows them"
         )
     return found
 
@@ -350,47 +342,6 @@ def write_new(path: Path, text: str, *, what: str) -> None:
 
 #: Opens the chosen wallet; leaving the context closes it.
 WalletOpener: TypeAlias = Callable[[], AbstractAsyncContextManager[Wallet]]
-
-
-def choose_wallet(
-    *,
-    private_key_file: Path | None,
-    rpc_url: str | None,
-    rpc_address: str | None = None,
-    throwaway: str = "",
-) -> WalletOpener:
-    """
-    Choose the wallet that authorises; an option wins over the environment, and both over a throwaway key.
-
-    *throwaway* is what is noted when such a key is made; without it, none is.
-
-    Keys are read and checked at once, and no error repeats one; nothing is sent before the wallet is opened.
-    """
-    if private_key_file is not None and rpc_url is not None:
-        raise ConfigurationError(
-            "--private-key-file and --wallet-rpc both name a wallet", hint="Give one of them"
-        )
-    if rpc_address is not None and rpc_url is None:
-        raise ConfigurationError(
-            "--wallet-address needs --wallet-rpc URL", hint="A private key has one address only"
-        )
-    if rpc_url is not None:
-        return _rpc_wallet(rpc_url, rpc_address)
-    if private_key_file is not None:
-        return _local_wallet(_read_key_file(private_key_file), source="--private-key-file")
-    if PRIVATE_KEY_VARIABLE in os.environ:
-        return _local_wallet(os.environ[PRIVATE_KEY_VARIABLE].strip(), source=PRIVATE_KEY_VARIABLE)
-    if not throwaway:
-        raise ConfigurationError(
-            "no wallet is named",
-            hint=f"Use --private-key-file FILE, the environment variable {PRIVATE_KEY_VARIABLE}, or --wallet-rpc URL",
-        )
-
-    def open_throwaway() -> AbstractAsyncContextManager[Wallet]:
-        note(throwaway)
-        return nullcontext(LocalWallet(secrets.token_hex(32)))
-
-    return open_throwaway
 
 
 def _rpc_wallet(url: str, address: str | None) -> WalletOpener:
@@ -451,52 +402,43 @@ def whole_number(least: int, most: int) -> Callable[[str | int], int]:
 # --- groups of options ------------------------------------------------------------------------------------------------
 
 
-NETWORK_PANEL = "Network: exactly one"
-_WALLET = "The owner's wallet"
-_STORE = "The store"
-
-
-def option(panel: str, metavar: str | None, text: str, *names: str, **more: Any) -> Any:
-    """Declare an option of a group, which is None if it is not given."""
-    declared = typer.Option(*names, metavar=metavar, help=text, rich_help_panel=panel, **more)
-    return field(default=None, metadata={"option": declared})
+def option(metavar: str | None, text: str, *names: str, default: Any = None, **more: Any) -> Any:
+    """Declare an option of a group, in the panel of the group."""
+    declare = partial(typer.Option, *names, metavar=metavar, help=text, **more)
+    return field(default=default, metadata={"option": declare})
 
 
 @frozen(kw_only=True)
 class NetworkOptions:
     """A network that runs elsewhere: nodes or a gateway."""
 
+    panel: ClassVar[str] = "Network: exactly one"
+
     network: str | None = option(
-        NETWORK_PANEL,
         "FILE|NAME",
         f"A network file, or the name of one in the configuration folder. Or set {NETWORK_VARIABLE}.",
     )
     node: list[str] | None = option(
-        NETWORK_PANEL,
         "URL=OPERATOR",
         "A node and the address of its identity key: wss://node.example/v1/rpc=0x... (ws:// to loopback only). "
         "Repeat it for each node.",
     )
     gateway: str | None = option(
-        NETWORK_PANEL,
         "URL",
         "A wallet-provider gateway, with its version: wss://gateway.example/v1 (ws:// to loopback only).",
     )
     revision: str | None = option(
-        NETWORK_PANEL,
         "REVISION",
         "With --gateway: its revision, 1, 0.3 or 0.1. 1 and 0.3 are detected; 0.1 must be named.",
     )
     api_version: str | None = option(
-        NETWORK_PANEL,
         "VERSION",
         "With --gateway: v1 (the default), or v2: one frame without a challenge, which can be replayed.",
     )
 
     def choose(self) -> NetworkChoice:
-        """Check them; see ``choose_network``."""
-        given = asdict(self)
-        return choose_network(nodes=given.pop("node") or [], **given)
+        """Check them; one must name a network, or else the environment does."""
+        return _choose_network(KeygenNetworkOptions(**asdict(self)), has_devnet=False)
 
 
 @frozen(kw_only=True)
@@ -504,54 +446,75 @@ class KeygenNetworkOptions(NetworkOptions):
     """A network on which keys are made, which may be a devnet of the command's own."""
 
     devnet: str | None = option(
-        NETWORK_PANEL,
         "T-of-N",
         "Start N nodes on loopback, any T of which can sign: 3-of-5. They stop with this command, and their keys are "
         "lost with them. Not for custody.",
     )
     threshold: int | None = option(
-        NETWORK_PANEL,
         "T",
         "How many nodes must sign together; a majority by default. Not with --devnet.",
         parser=whole_number(2, MAX_PARTIES),
     )
     parties: int | None = option(
-        NETWORK_PANEL,
         "N",
         "How many nodes hold a share; by default all, or 5 behind a gateway. Not with --devnet.",
         parser=whole_number(2, MAX_PARTIES),
     )
 
     def choose(self) -> NetworkChoice:
-        """Check them; see ``choose_network``."""
-        given = asdict(self)
-        return choose_network(nodes=given.pop("node") or [], has_devnet=True, **given)
+        """Check them; as in ``NetworkOptions``."""
+        return _choose_network(self, has_devnet=True)
 
 
 @frozen(kw_only=True)
 class WalletOptions:
     """The wallet of the owner, or of several."""
 
+    panel: ClassVar[str] = "The owner's wallet"
+
     private_key_file: Path | None = option(
-        _WALLET,
         "FILE",
         f"A file with the owner's private key in hex; - for standard input. Or set {PRIVATE_KEY_VARIABLE}.",
     )
     wallet_rpc: str | None = option(
-        _WALLET,
         "URL",
         "A JSON-RPC wallet that supports eth_signTypedData_v4, for example http://127.0.0.1:8545.",
     )
 
     def choose(self, *, throwaway: str = "") -> WalletOpener:
-        """Check them; see ``choose_wallet``."""
-        given = asdict(self)
-        return choose_wallet(
-            private_key_file=given["private_key_file"],
-            rpc_url=given["wallet_rpc"],
-            rpc_address=given.get("wallet_address"),
-            throwaway=throwaway,
-        )
+        """
+        Choose the wallet that authorises; an option wins over the environment, and both over a throwaway key.
+
+        *throwaway* is what is noted when such a key is made; without it, none is. Keys are read and checked at once, and no
+        error repeats one; nothing is sent before the wallet is opened.
+        """
+        key_file, rpc_url = self.private_key_file, self.wallet_rpc
+        address = asdict(self).get("wallet_address")
+        if key_file is not None and rpc_url is not None:
+            raise ConfigurationError(
+                "--private-key-file and --wallet-rpc both name a wallet", hint="Give one of them"
+            )
+        if address is not None and rpc_url is None:
+            raise ConfigurationError(
+                "--wallet-address needs --wallet-rpc URL", hint="A private key has one address only"
+            )
+        if rpc_url is not None:
+            return _rpc_wallet(rpc_url, address)
+        if key_file is not None:
+            return _local_wallet(_read_key_file(key_file), source="--private-key-file")
+        if PRIVATE_KEY_VARIABLE in os.environ:
+            return _local_wallet(os.environ[PRIVATE_KEY_VARIABLE].strip(), source=PRIVATE_KEY_VARIABLE)
+        if not throwaway:
+            raise ConfigurationError(
+                "no wallet is named",
+                hint=f"Use --private-key-file FILE, the environment variable {PRIVATE_KEY_VARIABLE}, or --wallet-rpc URL",
+            )
+
+        def open_throwaway() -> AbstractAsyncContextManager[Wallet]:
+            note(throwaway)
+            return nullcontext(LocalWallet(secrets.token_hex(32)))
+
+        return open_throwaway
 
 
 @frozen(kw_only=True)
@@ -559,7 +522,7 @@ class OwnerOptions(WalletOptions):
     """The one owner's wallet."""
 
     wallet_address: str | None = option(
-        _WALLET, "ADDRESS", "The JSON-RPC wallet's account to use; its first one by default."
+        "ADDRESS", "The JSON-RPC wallet's account to use; its first one by default."
     )
 
 
@@ -567,13 +530,13 @@ class OwnerOptions(WalletOptions):
 class StoreOptions:
     """A store that is there already."""
 
+    panel: ClassVar[str] = "The store"
+
     store: str | None = option(
-        _STORE,
         "URL",
         f"The store: sqlite:///keys.db or postgresql://user@host/database. Or set {STORE_VARIABLE}.",
     )
     store_key_file: Path | None = option(
-        _STORE,
         "FILE",
         "A file with the store's encryption key. Or set DAN_ASYNC_STORE_KEY, or DAN_ASYNC_STORE_PASSPHRASE. "
         "Default: the SQLite file's name with .key appended.",
@@ -608,7 +571,8 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
             continue
         hints = get_type_hints(groups[name])
         for part in fields(groups[name]):
-            kind: Any = Annotated[hints[part.name], part.metadata["option"]]
+            declared = part.metadata["option"](rich_help_panel=getattr(groups[name], "panel", None))
+            kind: Any = Annotated[hints[part.name], declared]
             shown.append(parameter.replace(name=part.name, default=part.default, annotation=kind))
     shown.append(
         inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption)

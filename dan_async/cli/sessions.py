@@ -125,11 +125,7 @@ def list_sessions(
 @sessions.command("show")
 @spread
 def show_session(
-    record: RecordArgument,
-    *,
-    store: StoreOptions,
-    as_json: JsonOption = False,
-    reveal: RevealOption = False,
+    record: RecordArgument, *, store: StoreOptions, as_json: JsonOption = False, reveal: RevealOption = False
 ) -> None:
     """Show one session."""
     found = _with_store(store, lambda opened: record_of(opened, record, option="ID"))
@@ -394,8 +390,7 @@ def purge_sessions(
         ),
     ] = 0,
     mark_only: Annotated[
-        bool,
-        typer.Option("--mark-only", help="Delete nothing; only mark as expired what has."),
+        bool, typer.Option("--mark-only", help="Delete nothing; only mark as expired what has.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

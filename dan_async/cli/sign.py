@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import typer
-from attrs import evolve, frozen
+from attrs import asdict, evolve, frozen
 
 from dan_async._values import MAX_SAFE_INT
 from dan_async.cli.options import (
@@ -17,6 +17,7 @@ from dan_async.cli.options import (
     StoreOptions,
     TimeoutOption,
     choose_timeouts,
+    option,
     record_of,
     whole_number,
 )
@@ -35,8 +36,6 @@ from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.session import DanModuleInfo
 from dan_async.types import KeyAlgorithm
 
-_MESSAGE = "What to sign: exactly one"
-
 _REQUEST_TYPES = {
     "--message": "EIP191",
     "--typed-data": "EIP712",
@@ -46,6 +45,47 @@ _REQUEST_TYPES = {
 
 #: Longest message that is read.
 _MOST_BYTES = 4 * 1024 * 1024
+
+
+@frozen(kw_only=True)
+class MessageOptions:
+    """What is to be signed."""
+
+    panel: ClassVar[str] = "What to sign: exactly one"
+
+    message: str | None = option(
+        "TEXT",
+        "A personal message (EIP-191); - for standard input, signed as it is, with its last line break if it has one.",
+    )
+    typed_data: Path | None = option(
+        "FILE", "Typed data (EIP-712): a JSON file with types, primaryType, domain and message."
+    )
+    digest: str | None = option(
+        "HEX", "32 bytes, signed as they are. They may stand for anything: be sure of their origin."
+    )
+    user_op: Path | None = option(
+        "FILE",
+        "A user operation (ERC-4337): a JSON file with userOperation, entryPointVersion, entryPointAddress and chainId.",
+    )
+
+
+@frozen(kw_only=True)
+class SigningOptions:
+    """What is to be known about the message and the session besides."""
+
+    chain_id: int | None = option(
+        "ID",
+        "The chain that the message may be for, if it is not the session's; 0 for typed data of every chain.",
+        parser=whole_number(0, MAX_SAFE_INT),
+    )
+    entry_point: str | None = option(
+        "ADDRESS", "The user operation's entry point, if it is not a well-known one."
+    )
+    eph_alg: str | None = option(
+        "ALGORITHM",
+        "The ephemeral key's algorithm, secp256k1 or ed25519, if the session does not name it and it is not the "
+        "network's usual one.",
+    )
 
 
 def sign(
@@ -58,68 +98,13 @@ def sign(
             "input; or, with a store, the id or reference of its record.",
         ),
     ],
-    message: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TEXT",
-            help="A personal message (EIP-191); - for standard input, signed as it is, with its last line break if it "
-            "has one.",
-            rich_help_panel=_MESSAGE,
-        ),
-    ] = None,
-    typed_data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Typed data (EIP-712): a JSON file with types, primaryType, domain and message.",
-            rich_help_panel=_MESSAGE,
-        ),
-    ] = None,
-    digest: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HEX",
-            help="32 bytes, signed as they are. They may stand for anything: be sure of their origin.",
-            rich_help_panel=_MESSAGE,
-        ),
-    ] = None,
-    user_op: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A user operation (ERC-4337): a JSON file with userOperation, entryPointVersion, entryPointAddress and "
-            "chainId.",
-            rich_help_panel=_MESSAGE,
-        ),
-    ] = None,
-    chain_id: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole_number(0, MAX_SAFE_INT),
-            metavar="ID",
-            help="The chain that the message may be for, if it is not the session's; 0 for typed data of every chain.",
-        ),
-    ] = None,
-    entry_point: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="The user operation's entry point, if it is not a well-known one."
-        ),
-    ] = None,
+    message: MessageOptions,
+    more: SigningOptions,
     network: NetworkOptions,
     store: StoreOptions,
-    eph_alg: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ALGORITHM",
-            help="The ephemeral key's algorithm, secp256k1 or ed25519, if the session does not name it and it is not "
-            "the network's usual one.",
-        ),
-    ] = None,
     timeout: TimeoutOption = None,
     as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print one JSON object: signature, address and requestType."),
+        bool, typer.Option("--json", help="Print one JSON object: signature, address and requestType.")
     ] = False,
 ) -> None:
     """
@@ -129,19 +114,19 @@ def sign(
     the network failed or refused, 2 the input is wrong and nothing was sent, 130
     interrupted.
     """
-    wanted = _choose_message(message=message, typed_data=typed_data, digest=digest, user_op=user_op)
+    wanted = _choose_message(message)
     chosen = network.choose()
     is_file = session == "-" or Path(session).is_file()
     if store.store is not None or (store.is_named and not is_file):
         info = run_until_signal(_stored_session(store.choose(), session))
     else:
         info = _read_session(session)
-    if eph_alg is not None:
+    if more.eph_alg is not None:
         try:
-            info = evolve(info, eph_alg=cast("KeyAlgorithm", eph_alg))
+            info = evolve(info, eph_alg=cast("KeyAlgorithm", more.eph_alg))
         except InvalidFieldError:
             raise ConfigurationError("--eph-alg must be secp256k1 or ed25519") from None
-    named = {"chain_id": chain_id, "entry_point": entry_point}
+    named = {"chain_id": more.chain_id, "entry_point": more.entry_point}
     signature = _sign(chosen, info, wanted, choose_timeouts(timeout), named)
     if as_json:
         address, kind = info.session_key_eoa, wanted.request_type
@@ -159,21 +144,19 @@ class _Message:
     option: str
 
 
-def _choose_message(
-    *, message: str | None, typed_data: Path | None, digest: str | None, user_op: Path | None
-) -> _Message:
+def _choose_message(options: MessageOptions) -> _Message:
     """Check that exactly one option says what to sign, and read its file if it names one."""
-    given = {"--message": message, "--typed-data": typed_data, "--digest": digest, "--user-op": user_op}
-    named = {option: value for option, value in given.items() if value is not None}
+    given = {f"--{name.replace('_', '-')}": value for name, value in asdict(options).items()}
+    named = {name: value for name, value in given.items() if value is not None}
     if len(named) != 1:
         problem = f"{' and '.join(named)} both say" if named else "nothing says"
         raise ConfigurationError(
             f"{problem} what to sign", hint="Give one of --message, --typed-data, --digest, --user-op"
         )
-    option, value = named.popitem()
-    is_read = isinstance(value, Path) or (option == "--message" and value == "-")
-    content = read_text(option, Path(value), most_bytes=_MOST_BYTES) if is_read else str(value)
-    return _Message(content=content, request_type=_REQUEST_TYPES[option], option=option)
+    name, value = named.popitem()
+    is_read = isinstance(value, Path) or (name == "--message" and value == "-")
+    content = read_text(name, Path(value), most_bytes=_MOST_BYTES) if is_read else str(value)
+    return _Message(content=content, request_type=_REQUEST_TYPES[name], option=name)
 
 
 def _read_session(name: str) -> DanModuleInfo:

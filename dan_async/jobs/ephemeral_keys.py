@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 from attrs import evolve
 
-from dan_async._values import check_seconds, check_text, duration_s
+from dan_async._values import check_text, duration_s
 from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
@@ -25,7 +25,7 @@ from dan_async.protocols.setups import EphemeralClaim
 from dan_async.request import DEFAULT_DURATION_S, WatchedAuth, choose_auth, choose_ephemeral_key
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.storage.base import SessionState, StoredSession
-from dan_async.types import Clock, KeyAlgorithm, RequestId, TimeSpan
+from dan_async.types import Clock, KeyAlgorithm, RequestId
 from dan_async.wallets.base import Wallet
 from dan_async.wallets.passkey import PasskeyRegister
 
@@ -42,19 +42,15 @@ async def add_ephemeral_key(
     eph_alg: KeyAlgorithm | None = None,
     ephemeral_key: EphemeralKey | str | None = None,
     eph_id: str | None = None,
-    timeout: TimeSpan | None = None,
+    deadline: Deadline,
     timeouts: Timeouts,
     clock: Clock,
-    deadline: Deadline | None = None,
 ) -> S:
     """
-    Run the job over *network*; ``DanClient.add_ephemeral_key`` has the full description.
+    Return the session with a new ephemeral key, which was added over *network*.
 
-    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds, *deadline* the
-    job's if it has begun already. The other arguments, and the errors, are those of ``DanClient.add_ephemeral_key``.
-
-    Returns:
-        The session with the new ephemeral key.
+    *network* is any open network, *deadline* is the job's, *timeouts* are the limits, *clock* is the wall clock in Unix
+    seconds. The other arguments, and the errors, are those of ``DanClient.add_ephemeral_key``.
     """
     lifetime_s = duration_s(duration)
     owner = _owner(session, wallet, auth, timeouts)
@@ -68,7 +64,7 @@ async def add_ephemeral_key(
             expiry=math.floor(network_time(network, clock, session.threshold)) + lifetime_s,
             sign_alg=key.algorithm,
         )
-        change, deadline = _change("add", session, owner, claim), deadline or _deadline(timeout, timeouts)
+        change = _change("add", session, owner, claim)
         async with deadline.enforced("adding the ephemeral key", request_id=change.request_id):
             await network.add_ephemeral_key(change, owner, deadline=deadline)
         return evolve(
@@ -89,19 +85,15 @@ async def revoke_ephemeral_key(
     *,
     wallet: Wallet | None = None,
     auth: AuthModule | None = None,
-    timeout: TimeSpan | None = None,
+    deadline: Deadline,
     timeouts: Timeouts,
     clock: Clock,
-    deadline: Deadline | None = None,
 ) -> EphemeralKeyReport:
     """
-    Run the job over *network*; ``DanClient.revoke_ephemeral_key`` has the full description.
+    Return who has confirmed, over *network*, that the session's ephemeral key is revoked, and who has not.
 
-    *network* is any open network, *timeouts* are the limits, *clock* is the wall clock in Unix seconds, *deadline* the
-    job's if it has begun already. The other arguments, and the errors, are those of ``DanClient.revoke_ephemeral_key``.
-
-    Returns:
-        Who has confirmed, and who has not.
+    *network* is any open network, *deadline* is the job's, *timeouts* are the limits, *clock* is the wall clock in Unix
+    seconds. The other arguments, and the errors, are those of ``DanClient.revoke_ephemeral_key``.
     """
     owner = _owner(session, wallet, auth, timeouts)
     algorithm = session.eph_alg or network.default_eph_alg
@@ -113,7 +105,7 @@ async def revoke_ephemeral_key(
             expiry=math.floor(network_time(network, clock, session.threshold)) + DEFAULT_DURATION_S,
             sign_alg=key.algorithm,
         )
-    change, deadline = _change("revoke", session, owner, claim), deadline or _deadline(timeout, timeouts)
+    change = _change("revoke", session, owner, claim)
     async with deadline.enforced("revoking the ephemeral key", request_id=change.request_id):
         return await network.revoke_ephemeral_key(change, owner, deadline=deadline)
 
@@ -126,17 +118,14 @@ async def rotate_stored_session(
     wallet: Wallet | None,
     auth: AuthModule | None,
     duration: int | timedelta,
-    timeout: TimeSpan | None,
+    deadline: Deadline,
     timeouts: Timeouts,
 ) -> StoredSession:
     """
-    Run the job over *network*; ``DanClient.rotate_stored_session`` has the full description.
+    Return the record of a session whose ephemeral key was replaced over *network*.
 
-    *network* is any open network, *keeper* the store as jobs use it, *timeouts* the limits. The other arguments, and the
-    errors, are those of ``DanClient.rotate_stored_session``.
-
-    Returns:
-        The record as it is now.
+    *network* is any open network, *keeper* the store as jobs use it, *deadline* the job's, *timeouts* the limits. The other
+    arguments, and the errors, are those of ``DanClient.rotate_stored_session``.
     """
     record, session = await _stored(keeper, record_id, "active", "expired")
     store, now = keeper.store, keeper.clock()
@@ -147,7 +136,7 @@ async def rotate_stored_session(
         auth=auth,
         duration=duration,
         eph_alg=session.eph_alg,
-        timeout=timeout,
+        deadline=deadline,
         timeouts=timeouts,
         clock=keeper.clock,
     )
@@ -168,21 +157,18 @@ async def revoke_stored_session(
     *,
     wallet: Wallet | None,
     auth: AuthModule | None,
-    timeout: TimeSpan | None,
+    deadline: Deadline,
     timeouts: Timeouts,
 ) -> StoredSession:
     """
-    Run the job over *network*; ``DanClient.revoke_stored_session`` has the full description.
+    Return the record of a session whose ephemeral key was revoked over *network*.
 
-    *network* is any open network, *keeper* the store as jobs use it, *timeouts* the limits. The other arguments, and the
-    errors, are those of ``DanClient.revoke_stored_session``.
-
-    Returns:
-        The record as it is now.
+    *network* is any open network, *keeper* the store as jobs use it, *deadline* the job's, *timeouts* the limits. The other
+    arguments, and the errors, are those of ``DanClient.revoke_stored_session``.
     """
     _, session = await _stored(keeper, record_id, "active", "revoked")
     report = await revoke_ephemeral_key(
-        network, session, wallet=wallet, auth=auth, timeout=timeout, timeouts=timeouts, clock=keeper.clock
+        network, session, wallet=wallet, auth=auth, deadline=deadline, timeouts=timeouts, clock=keeper.clock
     )
     # Nodes of the pool that hold no share need not confirm.
     is_complete = not report.failures or len(report.confirmed_by) >= session.parties_number
@@ -206,20 +192,16 @@ async def _stored(
 
 
 async def register_passkey(
-    network: Network, passkey: PasskeyRegister, *, timeout: TimeSpan | None, timeouts: Timeouts
+    network: Network, passkey: PasskeyRegister, *, deadline: Deadline, timeouts: Timeouts
 ) -> str:
     """
-    Run the job over *network*; ``DanClient.register_passkey`` has the full description.
+    Return the credential id of a passkey that was registered over *network*.
 
-    *network* is any open network, *timeouts* are the limits. The other arguments, and the errors, are those of
-    ``DanClient.register_passkey``.
-
-    Returns:
-        The credential id.
+    *network* is any open network, *deadline* is the job's, *timeouts* are the limits. The other arguments, and the errors,
+    are those of ``DanClient.register_passkey``.
     """
     if not isinstance(passkey, PasskeyRegister):
         raise InvalidFieldError("passkey", f"must be a PasskeyRegister, not {type(passkey).__name__}")
-    deadline = _deadline(timeout, timeouts)
     auth = WatchedAuth(passkey, timeout_s=timeouts.wallet_s)
     async with deadline.enforced("registering the passkey"):
         return await network.register_passkey(auth, deadline=deadline)
@@ -253,7 +235,3 @@ def _change(
         claim=claim,
         threshold=Threshold(session.threshold or 0, session.parties_number or 0) if known else None,
     )
-
-
-def _deadline(timeout: TimeSpan | None, timeouts: Timeouts) -> Deadline:
-    return Deadline(timeouts.total_s if timeout is None else check_seconds("timeout", timeout))

@@ -33,16 +33,9 @@ from dan_async.jobs.keeping import SessionKeeper, intended
 from dan_async.jobs.recover import settle, when_free
 from dan_async.network import KeygenReport, KeygenRequest, Network, OpensKeygen
 from dan_async.protocols.setups import EphemeralClaim
-from dan_async.request import (
-    OnReport,
-    PreparedRequest,
-    SessionKeyParameters,
-    SessionKeyRequest,
-    prepare,
-)
+from dan_async.request import OnReport, PreparedRequest, SessionKeyParameters, SessionKeyRequest, prepare
 from dan_async.session import DanSessionKeyPayload
-from dan_async.storage.base import KeygenIntent, StoredSession
-from dan_async.storage.memory import MemorySessionStore
+from dan_async.storage.base import KeygenIntent, MemorySessionStore, StoredSession
 from dan_async.types import Address, Clock, RequestId, TypedData
 from dan_async.wallets.base import CallbackWallet, EoaAuth
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from attrs import frozen
 
@@ -95,13 +95,10 @@ async def recover(
     timeout_s: float,
 ) -> RecoveryReport:
     """
-    Run the job over *network*; ``DanClient.recover`` has the full description.
+    Return what became of each record, as *network* knows it.
 
     *network* is any open network, *keeper* the store as jobs use it, *timeout_s* are the seconds for the whole call. The
     other arguments, and the errors, are those of ``DanClient.recover``.
-
-    Returns:
-        What became of each record.
     """
     settled: list[SettledRecord] = []
     running: set[asyncio.Task[SettledRecord]] = set()
@@ -124,10 +121,8 @@ async def _left_pending(
 ) -> AsyncIterator[StoredSession]:
     """Yield what nobody works on or waits for any more; also what a clock that was wrong called expired."""
     now = keeper.clock()
-    for where in (
-        SessionFilter(state=("waiting", "pending")),
-        SessionFilter(state="expired", expires_after=max(0, int(now))),
-    ):
+    waiting = SessionFilter(state=("waiting", "pending"))
+    for where in (waiting, SessionFilter(state="expired", expires_after=max(0, int(now)))):
         records = keeper.store.find(where)
         while True:
             async with Deadline(timeout_s).enforced("reading the store"):
@@ -210,19 +205,9 @@ async def _settle(
     return _said(record, "dropped")
 
 
-def _said(
-    record: StoredSession,
-    settlement: Settlement,
-    *,
-    session: DanSessionKeyPayload | None = None,
-    problem: str = "",
-) -> SettledRecord:
+def _said(record: StoredSession, settlement: Settlement, **outcome: Any) -> SettledRecord:
     return SettledRecord(
-        record_id=record.record_id,
-        reference=record.reference,
-        settlement=settlement,
-        session=session,
-        problem=problem,
+        record_id=record.record_id, reference=record.reference, settlement=settlement, **outcome
     )
 
 

@@ -3,10 +3,4 @@
 from dan_async.permissions.checking import check_permissions, decode_calls, find_refusal
 from dan_async.permissions.rules import Permissions, parse_permissions
 
-__all__ = [
-    "Permissions",
-    "check_permissions",
-    "decode_calls",
-    "find_refusal",
-    "parse_permissions",
-]
+__all__ = ["Permissions", "check_permissions", "decode_calls", "find_refusal", "parse_permissions"]

@@ -53,15 +53,12 @@ _NO_ADDRESS = "0x" + "00" * _ADDRESS_LENGTH
 
 def find_refusal(permissions: str | None, request: SignRequest, *, now: float) -> str | None:
     """
-    Return why a request may not be signed, or None if it may. Nodes ask this before they sign anything.
+    Return why a request may not be signed, fit to be shown, or None if it may. Nodes ask this before they sign anything.
 
     Args:
         permissions: The key's permissions, in the owner's own text; None for no limits.
         request: The request.
         now: The time, in Unix seconds.
-
-    Returns:
-        The reason, fit to be shown to the caller; None if the request is allowed.
     """
     if permissions is None:
         return None

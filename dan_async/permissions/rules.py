@@ -153,13 +153,10 @@ _CALL = ("type", "to", "selectors", "valueLimit", *_CONDITIONS)
 
 def parse_permissions(text: str) -> Permissions:
     """
-    Read the permissions that the owner set at key generation.
+    Return the permissions that the owner set at key generation, read and checked.
 
     Args:
         text: The JSON text: an object, or just the list of its rules.
-
-    Returns:
-        The permissions, checked.
 
     Raises:
         InvalidFieldError: It does not have the documented form; the error has the path of the wrong member.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dan_async.storage.base import (
     KeygenIntent,
+    MemorySessionStore,
     Page,
     SessionFilter,
     SessionState,
@@ -24,7 +25,6 @@ from dan_async.storage.keys import (
     keys_from_environment,
     keys_from_file,
 )
-from dan_async.storage.memory import MemorySessionStore
 
 __all__ = [
     "CallbackKeys",

@@ -1,8 +1,10 @@
-"""Session stores: their records, the searches in them, and the interface and checks that all stores share."""
+"""Session stores: their records, the searches in them, the interface and checks that all share, and one in memory."""
 
 from __future__ import annotations
 
+import heapq
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Literal, Protocol, Self, TypeAlias, get_args, runtime_checkable
 
@@ -12,21 +14,24 @@ from dan_async._values import (
     MAX_PERMISSIONS_LENGTH,
     MAX_SAFE_INT,
     check_algorithm,
+    check_instance,
     check_int,
     check_list,
+    check_number,
     check_private_key_hex,
     check_reference,
     check_text,
     from_hex,
     optional,
     required,
+    setting,
 )
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.errors import DanError, InvalidFieldError, RecordConflictError, StoreClockError
 from dan_async.protocols.fields import new_request_id
 from dan_async.session import DanSessionKeyPayload
-from dan_async.types import Address, KeyAlgorithm, RequestId, TimeSpan
+from dan_async.types import Address, Clock, KeyAlgorithm, RequestId, TimeSpan
 
 _log = logging.getLogger(__name__)
 
@@ -115,9 +120,6 @@ class StoredSession:
             when the nodes wait for its owner.
         grant: The leaf of an account's tree on a chain that the record stands for, as ``dan_async.userops`` writes it;
             empty for all other records. Such a record has no session if the leaf's key is kept elsewhere.
-
-    Raises:
-        InvalidFieldError: A field is wrong; its value is not repeated.
     """
 
     record_id: RequestId = field(converter=RequestId)
@@ -340,7 +342,6 @@ class SessionStore(Protocol):
         Raises:
             RecordConflictError: Its id or its reference is taken.
         """
-        ...
 
     async def get(self, record_id: RequestId) -> StoredSession | None:
         """
@@ -349,7 +350,6 @@ class SessionStore(Protocol):
         Args:
             record_id: The record's id: the request id of its key generation.
         """
-        ...
 
     async def get_by_reference(self, reference: str) -> StoredSession | None:
         """
@@ -358,20 +358,16 @@ class SessionStore(Protocol):
         Args:
             reference: The caller's own name for the session.
         """
-        ...
 
     async def find(self, where: SessionFilter | None = None) -> AsyncIterator[StoredSession]:
         """
-        Go through the records that match, oldest first, a page at a time.
+        Yield the records that match, oldest first, read a page at a time.
 
         Changes made meanwhile may be seen or not; nothing is seen twice. Records that are encrypted with a key that is not
         known here are passed over, with a warning in the log.
 
         Args:
             where: What a record must meet; all records if not given.
-
-        Returns:
-            The records.
         """
         page = await self.list_page(where)
         while True:
@@ -400,7 +396,6 @@ class SessionStore(Protocol):
         Raises:
             InvalidFieldError: *limit* or *after* is wrong.
         """
-        ...
 
     async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
         """
@@ -413,7 +408,6 @@ class SessionStore(Protocol):
         Raises:
             RecordConflictError: There is none, it is in another state, or the new state does not follow.
         """
-        ...
 
     async def change_state(
         self, record_id: RequestId, state: SessionState, *, expected: SessionState
@@ -432,51 +426,37 @@ class SessionStore(Protocol):
         Raises:
             RecordConflictError: There is none, it is in another state, or the new state does not follow.
         """
-        ...
 
     async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
         """
-        Delete a record, if it is in the expected state or none is given. Return whether it did.
+        Return whether a record was deleted: one in the expected state, or in any if none is given.
 
         Args:
             record_id: The record's id: the request id of its key generation.
             expected: The state that it must have; any if not given.
-
-        Returns:
-            Whether there was such a record.
         """
-        ...
 
     async def mark_expired(self) -> int:
         """
-        Mark every record whose key has ended as expired, and return how many those were.
-
-        Returns:
-            How many there were.
+        Return how many records were marked as expired: every one whose key has ended.
 
         Raises:
             StoreClockError: The clock is behind the newest record; nothing was changed.
         """
-        ...
 
     async def purge_expired(self, *, ended_for_s: TimeSpan = 0.0) -> int:
         """
-        Delete every record whose key has ended, whatever its state, and return how many those were.
+        Return how many records were deleted: every one whose key has ended, whatever its state.
 
         Args:
             ended_for_s: Only those that have ended for so many seconds.
 
-        Returns:
-            How many there were.
-
         Raises:
             StoreClockError: The clock is behind the newest record; nothing was deleted.
         """
-        ...
 
     async def aclose(self) -> None:
         """Close files and connections. May be called twice."""
-        ...
 
 
 async def find_record(store: SessionStore, name: str) -> StoredSession | None:
@@ -524,3 +504,117 @@ def check_clock(now: float, newest_ms: int | None) -> None:
             f"the clock is {behind_s:.0f} s behind the newest record, so nothing can be called expired",
             hint="The clock was set back, or was wrong when that record was written; set it and try again",
         )
+
+
+# --- a store in memory ---------------------------------------------------------------------------------------------------
+
+
+class MemorySessionStore(SessionStore):
+    """
+    A store for tests, and for programs that keep nothing: it keeps records for as long as the object lives.
+
+    Args:
+        clock: The wall clock, in Unix seconds.
+    """
+
+    def __init__(self, *, clock: Clock = time.time) -> None:
+        self._clock = clock
+        self._records: dict[RequestId, StoredSession] = {}
+        self._by_reference: dict[str, RequestId] = {}
+
+    def __repr__(self) -> str:
+        return f"MemorySessionStore({len(self._records)} records)"
+
+    async def save(self, record: StoredSession) -> None:
+        check_instance("record", record, StoredSession)
+        if record.record_id in self._records:
+            raise RecordConflictError(
+                "the store already has a record with that id", request_id=record.record_id
+            )
+        if record.reference is not None:
+            if record.reference in self._by_reference:
+                raise RecordConflictError(
+                    "the store already has a record with that reference",
+                    hint="Choose another reference",
+                    request_id=record.record_id,
+                )
+            self._by_reference[record.reference] = record.record_id
+        self._records[record.record_id] = record
+
+    async def get(self, record_id: RequestId) -> StoredSession | None:
+        return self._records.get(RequestId(check_reference("record_id", record_id)))
+
+    async def get_by_reference(self, reference: str) -> StoredSession | None:
+        record_id = self._by_reference.get(check_reference("reference", reference))
+        return None if record_id is None else self._records[record_id]
+
+    async def list_page(
+        self, where: SessionFilter | None = None, *, limit: int = 100, after: str | None = None
+    ) -> Page:
+        start = page_start(limit, after)
+        wanted = setting("where", where, SessionFilter)
+        found = heapq.nsmallest(
+            limit + 1,
+            (r for r in self._records.values() if wanted.matches(r) and (start is None or _place(r) > start)),
+            key=_place,
+        )
+        last = None if len(found) <= limit else cursor_after(found[limit - 1])
+        return Page(records=tuple(found[:limit]), next=last)
+
+    async def replace(self, record: StoredSession, *, expected: SessionState) -> None:
+        check_instance("record", record, StoredSession)
+        self._expect(record.record_id, expected).check_next(record.state)
+        self._records[record.record_id] = record
+
+    async def change_state(
+        self, record_id: RequestId, state: SessionState, *, expected: SessionState
+    ) -> StoredSession:
+        changed = self._expect(record_id, expected).changed(state, now=self._clock())
+        self._records[record_id] = changed
+        return changed
+
+    def _expect(self, record_id: RequestId, expected: SessionState) -> StoredSession:
+        check_state("expected", expected)
+        record = self._records.get(RequestId(check_reference("record_id", record_id)))
+        if record is None or record.state != expected:
+            raise conflict(record_id, expected, None if record is None else record.state)
+        return record
+
+    async def delete(self, record_id: RequestId, *, expected: SessionState | None = None) -> bool:
+        record = self._records.get(RequestId(check_reference("record_id", record_id)))
+        if record is None or (expected is not None and record.state != expected):
+            return False
+        self._remove(record)
+        return True
+
+    def _remove(self, record: StoredSession) -> None:
+        del self._records[record.record_id]
+        if record.reference is not None:
+            del self._by_reference[record.reference]
+
+    async def mark_expired(self) -> int:
+        now = self._clock()
+        self._check_clock(now)
+        ended = list(filter(ended_by(now).matches, self._records.values()))
+        for record in ended:
+            self._records[record.record_id] = record.changed("expired", now=now)
+        return len(ended)
+
+    async def purge_expired(self, *, ended_for_s: TimeSpan = 0.0) -> int:
+        ended_for_s = check_number("ended_for_s", ended_for_s)
+        now = self._clock()
+        self._check_clock(now)
+        ended = [record for record in self._records.values() if record.expires_at <= now - ended_for_s]
+        for record in ended:
+            self._remove(record)
+        return len(ended)
+
+    def _check_clock(self, now: float) -> None:
+        check_clock(now, max((record.updated_at for record in self._records.values()), default=None))
+
+    async def aclose(self) -> None:
+        """Do nothing: the records stay with the object."""
+
+
+def _place(record: StoredSession) -> tuple[int, str]:
+    return record.created_at, record.record_id

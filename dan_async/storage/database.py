@@ -205,7 +205,7 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")
 
 
-#: Every version of the schema, oldest first; migrations/versions has a file for each.
+#: Every version of the schema, oldest first; migrations/versions has a file for each. A released one is not edited.
 REVISIONS = ("0001",)
 HEAD = REVISIONS[-1]
 VERSION_TABLE = "dan_schema"

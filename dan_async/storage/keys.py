@@ -43,9 +43,6 @@ class StoreKey:
     Args:
         id: Its name, 1 to 160 letters, digits and ``: _ . / @ -``; stored in the clear.
         secret: Its 32 bytes; masked in repr.
-
-    Raises:
-        InvalidFieldError: One of them is not that.
     """
 
     id: str = field()
@@ -60,13 +57,10 @@ class StoreKey:
     @classmethod
     def generate(cls, key_id: str | None = None) -> StoreKey:
         """
-        Make a new key from the operating system's randomness.
+        Return a new key from the operating system's randomness.
 
         Args:
             key_id: A name for it; derived from the key if not given.
-
-        Returns:
-            The key.
         """
         secret = secrets.token_bytes(_KEY_LENGTH)
         return cls(key_id or _derived_id(secret), secret)
@@ -74,13 +68,10 @@ class StoreKey:
     @classmethod
     def parse(cls, text: str) -> StoreKey:
         """
-        Read ``ID:64 hex digits``, or 64 hex digits alone, whose id is then derived from them.
+        Return the key of ``ID:64 hex digits``, or of 64 hex digits alone, whose id is then derived from them.
 
         Args:
             text: The text, as ``to_text`` returns it.
-
-        Returns:
-            The key.
 
         Raises:
             InvalidFieldError: It is not that. It is not repeated.
@@ -117,7 +108,6 @@ class KeySource(Protocol):
         Raises:
             StoreKeyError: There is none.
         """
-        ...
 
     async def by_id(self, key_id: str) -> StoreKey | None:
         """
@@ -126,7 +116,6 @@ class KeySource(Protocol):
         Args:
             key_id: The id that a record names.
         """
-        ...
 
 
 class FixedKeys(KeySource):
@@ -162,13 +151,10 @@ class FixedKeys(KeySource):
 
 def keys_from_file(path: str | Path) -> FixedKeys:
     """
-    Read keys from a file: one on each line, ``ID:64 hex digits`` or the digits alone, the current one first.
+    Return the keys in a file: one on each line, ``ID:64 hex digits`` or the digits alone, the current one first.
 
     Args:
         path: The file; other users must not be able to read it.
-
-    Returns:
-        The keys; new records are encrypted with the first.
 
     Raises:
         ConfigurationError: It cannot be read, is open to others, or holds something else.
@@ -193,14 +179,11 @@ def keys_from_environment(
     name: str = STORE_KEY_VARIABLE, *, environment: Mapping[str, str] | None = None
 ) -> FixedKeys:
     """
-    Read keys from an environment variable: as in a file, separated by white space or commas.
+    Return the keys in an environment variable: as in a file, separated by white space or commas.
 
     Args:
         name: The variable.
         environment: Where to look, instead of the process's own variables.
-
-    Returns:
-        The keys; new records are encrypted with the first.
 
     Raises:
         ConfigurationError: It is not set, or holds something else.

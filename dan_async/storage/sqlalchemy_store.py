@@ -344,12 +344,9 @@ class SQLAlchemyStore(SessionStore):
 
     async def rotate_keys(self) -> int:
         """
-        Encrypt every record anew that is not under the current key, while the store is in use.
+        Return how many records were encrypted anew: every one that was not under the current key. The store may be in use.
 
         Safe to stop and to repeat. The older keys are needed until it has come to its end.
-
-        Returns:
-            How many records were encrypted anew.
 
         Raises:
             StoreKeyError: A record's key is not known.

@@ -9,15 +9,15 @@ from importlib import resources
 from typing import Any, NamedTuple, Protocol
 
 from attrs import evolve, field, frozen
-from attrs.converters import optional
+from attrs.converters import optional as or_none
 
-from dan_async._values import check_bool, check_instance
+from dan_async._values import check_bool, check_instance, optional, required
 from dan_async.crypto.abi import encode_arguments, encode_call
 from dan_async.crypto.address import parse_address, to_checksum_address
 from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address, EntryPointVersion
-from dan_async.user_operation import Call
+from dan_async.user_operation import Call, normalise_addresses
 from dan_async.userops.service import version_of
 
 #: A signature of the right length that recovers to some address, so that contracts which refuse malformed ones estimate gas
@@ -47,12 +47,15 @@ class FactoryCall(NamedTuple):
 
 
 class AccountKind(Protocol):
-    """A kind of smart account. Write your own for an account that is not among these."""
+    """
+    A kind of smart account. Write your own for an account that is not among these.
+
+    A class derived from this one has the last three methods, as they are for most accounts.
+    """
 
     @property
     def version(self) -> EntryPointVersion:
         """The version of its entry point."""
-        ...
 
     def encode_calls(self, calls: Sequence[Call]) -> bytes:
         """
@@ -60,18 +63,20 @@ class AccountKind(Protocol):
 
         Args:
             calls: The calls, in their order.
+
+        Raises:
+            InvalidFieldError: There are none, or not such as the account can make together: a batch of SimpleAccount v0.6
+                sends no value.
         """
-        ...
 
     def deployment(self, owner: Address, salt: int) -> FactoryCall | None:
         """
-        Return how it is deployed; None if it must be there already.
+        Return how it is deployed, with its address if that is known here; None if it must be there already.
 
         Args:
             owner: The address that the account obeys.
             salt: Which of the owner's accounts, from 0.
         """
-        ...
 
     def nonce_key(self, lane: int) -> int:
         """
@@ -80,7 +85,7 @@ class AccountKind(Protocol):
         Args:
             lane: The lane's number, below 2**192.
         """
-        ...
+        return lane
 
     def wrap_signature(self, signature: bytes) -> bytes:
         """
@@ -89,40 +94,12 @@ class AccountKind(Protocol):
         Args:
             signature: 65 bytes: r, s, v.
         """
-        ...
+        return signature
 
     @property
     def dummy_signature(self) -> bytes:
         """A signature for the estimation of gas."""
-        ...
-
-
-def _factory(value: str) -> Address:
-    return parse_address("factory", value)
-
-
-def _module(value: str) -> Address:
-    return parse_address("module", value)
-
-
-def _bootstrap(value: str) -> Address:
-    return parse_address("bootstrap", value)
-
-
-def _implementation(value: str) -> Address:
-    return parse_address("implementation", value)
-
-
-def _validator(value: str) -> Address:
-    return parse_address("validator", value)
-
-
-def _is_delegated(value: object) -> bool:
-    return check_bool("is_delegated", value)
-
-
-def _creation_code(value: bytes) -> bytes:
-    return check_instance("proxy_code", value, bytes)
+        return self.wrap_signature(_DUMMY_SIGNATURE)
 
 
 #: eth-infinitism's own deployments.
@@ -133,32 +110,24 @@ _SIMPLE_FACTORIES: dict[EntryPointVersion, Address] = {
 
 
 @frozen
-class SimpleAccount:
+class SimpleAccount(AccountKind):
     """
     The reference account of ERC-4337 (eth-infinitism's SimpleAccount and SimpleAccountFactory), with one owner.
 
     Args:
         version: The entry point's: ``"v0.6.0"`` or ``"v0.7.0"``.
         factory: The factory; the well-known one if None.
-
-    Raises:
-        InvalidFieldError: An argument is wrong.
     """
 
     version: EntryPointVersion = "v0.7.0"
-    factory: Address | None = field(default=None, converter=optional(_factory))
+    factory: Address | None = field(default=None, converter=or_none(Address))
 
     def __attrs_post_init__(self) -> None:
+        normalise_addresses(self, "factory")
         # No converter: pyright would not take the field for the property of ``AccountKind``.
         object.__setattr__(self, "version", version_of(self.version))
 
     def encode_calls(self, calls: Sequence[Call]) -> bytes:
-        """
-        Return the call data of ``execute`` or ``executeBatch``.
-
-        Raises:
-            InvalidFieldError: There are no calls, or several with value on v0.6, whose batch has none.
-        """
         if len(calls) == 1:
             call = calls[0]
             return encode_call("execute(address,uint256,bytes)", call.target, call.value, call.data)
@@ -170,7 +139,6 @@ class SimpleAccount:
         return encode_call("executeBatch(address[],bytes[])", targets, datas)
 
     def deployment(self, owner: Address, salt: int) -> FactoryCall:
-        """Return how it is deployed; with its address, if the factory is the well-known one."""
         usual = _SIMPLE_FACTORIES[self.version]
         # The factory's first contract is the account's code, which each account's proxy is made for.
         start = (first_created(usual), encode_call("initialize(address)", owner))
@@ -183,19 +151,6 @@ class SimpleAccount:
             (owner, salt),
             _created_at(usual, salt.to_bytes(32), keccak256(init_code)) if factory == usual else None,
         )
-
-    def nonce_key(self, lane: int) -> int:
-        """Return the lane's own number."""
-        return lane
-
-    def wrap_signature(self, signature: bytes) -> bytes:
-        """Return the owner's signature as it is."""
-        return signature
-
-    @property
-    def dummy_signature(self) -> bytes:
-        """65 bytes."""
-        return _DUMMY_SIGNATURE
 
 
 #: The signature that Biconomy's SDK estimates an owner's operation with.
@@ -215,40 +170,32 @@ _FIRST_MODULE = "0x" + "00" * 19 + "01"
 
 
 @frozen
-class BiconomyV2:
+class BiconomyV2(AccountKind):
     """
     Biconomy's Smart Account V2, validated by a module: here the one for a single ECDSA owner.
 
     Args:
         factory: Its factory.
         module: The validation module.
-
-    Raises:
-        InvalidFieldError: An argument is wrong.
     """
 
-    factory: Address = field(default=_BICONOMY_FACTORY, converter=_factory)
-    module: Address = field(default=Address("0x0000001c5b32F37F5beA87BDD5374eB2aC54eA8e"), converter=_module)
+    factory: Address = field(default=_BICONOMY_FACTORY, converter=Address)
+    module: Address = field(default=Address("0x0000001c5b32F37F5beA87BDD5374eB2aC54eA8e"), converter=Address)
+
+    def __attrs_post_init__(self) -> None:
+        normalise_addresses(self, "factory", "module")
 
     @property
     def version(self) -> EntryPointVersion:
-        """v0.6.0."""
         return "v0.6.0"
 
     def encode_calls(self, calls: Sequence[Call]) -> bytes:
-        """
-        Return the call data of the functions with the cheap selectors.
-
-        Raises:
-            InvalidFieldError: There are no calls.
-        """
         if len(calls) == 1:
             call = calls[0]
             return encode_call("execute_ncC(address,uint256,bytes)", call.target, call.value, call.data)
         return encode_call("executeBatch_y6U(address[],uint256[],bytes[])", *_columns(calls))
 
     def deployment(self, owner: Address, salt: int) -> FactoryCall:
-        """Return how it is deployed; with its address, if the factory is the well-known one."""
         arguments = (self.module, encode_call("initForSmartAccount(address)", owner), salt)
         start = encode_call("init(address,address,bytes)", _BICONOMY_HANDLER, *arguments[:2])
         salted = keccak256(keccak256(start) + salt.to_bytes(32))
@@ -261,17 +208,11 @@ class BiconomyV2:
             _created_at(_BICONOMY_FACTORY, salted, _BICONOMY_PROXY) if is_usual else None,
         )
 
-    def nonce_key(self, lane: int) -> int:
-        """Return the lane's own number."""
-        return lane
-
     def wrap_signature(self, signature: bytes) -> bytes:
-        """Return the signature and the module that checks it, ABI-encoded."""
         return encode_arguments("(bytes,address)", (signature, self.module))
 
     @property
     def dummy_signature(self) -> bytes:
-        """A wrapped signature."""
         return self.wrap_signature(_BICONOMY_DUMMY_SIGNATURE)
 
     @staticmethod
@@ -282,11 +223,8 @@ class BiconomyV2:
         Args:
             account: The account.
             module: The module's address.
-
-        Raises:
-            InvalidFieldError: An address is wrong.
         """
-        return Call(account, 0, encode_call("enableModule(address)", _module(module)))
+        return Call(account, 0, encode_call("enableModule(address)", parse_address("module", module)))
 
     @staticmethod
     def set_up_module(account: str, contract: str, setup: bytes) -> Call:
@@ -297,12 +235,9 @@ class BiconomyV2:
             account: The account.
             contract: The contract that sets the module up and returns its address.
             setup: The call data for that.
-
-        Raises:
-            InvalidFieldError: An argument is wrong.
         """
         signature = "setupAndEnableModule(address,bytes)"
-        return Call(account, 0, encode_call(signature, _module(contract), setup))
+        return Call(account, 0, encode_call(signature, parse_address("module", contract), setup))
 
     @staticmethod
     def disable_module(account: str, module: str, *, previous: str = _FIRST_MODULE) -> Call:
@@ -313,11 +248,8 @@ class BiconomyV2:
             account: The account.
             module: The module.
             previous: The module that was enabled right after it; nothing for the one that was enabled last.
-
-        Raises:
-            InvalidFieldError: An address is wrong.
         """
-        arguments = (parse_address("previous", previous), _module(module))
+        arguments = (parse_address("previous", previous), parse_address("module", module))
         return Call(account, 0, encode_call("disableModule(address,address)", *arguments))
 
 
@@ -342,7 +274,7 @@ _LANE_BITS, _KEY_BITS = 24, 192
 
 
 @frozen(kw_only=True)
-class Nexus:
+class Nexus(AccountKind):
     """
     Biconomy's Nexus, an account of ERC-7579: modules check its operations, and each nonce names the module.
 
@@ -358,23 +290,23 @@ class Nexus:
             (EIP-7702), instead of a contract that the factory deploys.
         proxy_code: The creation code of the factory's proxies. With it the account's address is worked out here as well;
             without it the factory alone is asked.
-
-    Raises:
-        InvalidFieldError: An argument is wrong.
     """
 
-    factory: Address = field(default=_NEXUS_FACTORY, converter=_factory)
-    bootstrap: Address = field(default=_NEXUS_BOOTSTRAP, converter=_bootstrap)
-    implementation: Address = field(default=_NEXUS_IMPLEMENTATION, converter=_implementation)
-    owner_validator: Address | None = field(default=None, converter=optional(_validator))
-    session_validator: Address = field(default=_OWNABLE_VALIDATOR, converter=_validator)
-    validator: Address | None = field(default=None, converter=optional(_validator))
-    is_delegated: bool = field(default=False, converter=_is_delegated)
-    proxy_code: bytes | None = field(default=None, converter=optional(_creation_code), repr=False)
+    factory: Address = field(default=_NEXUS_FACTORY, converter=Address)
+    bootstrap: Address = field(default=_NEXUS_BOOTSTRAP, converter=Address)
+    implementation: Address = field(default=_NEXUS_IMPLEMENTATION, converter=Address)
+    owner_validator: Address | None = field(default=None, converter=or_none(Address))
+    session_validator: Address = field(default=_OWNABLE_VALIDATOR, converter=Address)
+    validator: Address | None = field(default=None, converter=or_none(Address))
+    is_delegated: bool = field(default=False, validator=required(check_bool))
+    proxy_code: bytes | None = field(default=None, validator=optional(check_instance, kind=bytes), repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        normalise_addresses(self, "factory", "bootstrap", "implementation", "session_validator")
+        normalise_addresses(self, "owner_validator", "validator")
 
     @property
     def version(self) -> EntryPointVersion:
-        """v0.7.0."""
         return "v0.7.0"
 
     def for_sessions(self) -> Nexus:
@@ -382,12 +314,6 @@ class Nexus:
         return evolve(self, validator=self.session_validator)
 
     def encode_calls(self, calls: Sequence[Call]) -> bytes:
-        """
-        Return the call data of ``execute(bytes32,bytes)`` in the single or the batch mode of ERC-7579.
-
-        Raises:
-            InvalidFieldError: There are no calls.
-        """
         if len(calls) == 1:
             call = calls[0]
             packed = bytes.fromhex(call.target[2:]) + call.value.to_bytes(32) + call.data
@@ -398,7 +324,6 @@ class Nexus:
         )
 
     def deployment(self, owner: Address, salt: int) -> FactoryCall | None:
-        """Return how it is deployed, with its address if the proxies' code is known; None for a delegated EOA."""
         if self.is_delegated:
             return None
         arguments = (self._setup(owner), salt.to_bytes(32))
@@ -422,9 +347,6 @@ class Nexus:
         Args:
             account: The account.
             owner: Who owns it: the EOA itself, for one.
-
-        Raises:
-            InvalidFieldError: An address is wrong.
         """
         setup = self._setup(parse_address("owner", owner))
         return Call(account, 0, encode_call("initializeAccount(bytes)", setup))
@@ -447,19 +369,10 @@ class Nexus:
         return encode_arguments("(address,bytes)", (self.bootstrap, call))
 
     def nonce_key(self, lane: int) -> int:
-        """Return three bytes of the lane's number, a zero for the mode, and the module that checks the operation."""
+        # Three bytes of the lane's number, a zero for the mode, and the module that checks the operation.
         module = self.validator or self.owner_validator or _NO_ADDRESS
         shift = _KEY_BITS - _LANE_BITS
         return lane >> shift << shift | int(module, 16)
-
-    def wrap_signature(self, signature: bytes) -> bytes:
-        """Return the signature as it is: the nonce names the module."""
-        return signature
-
-    @property
-    def dummy_signature(self) -> bytes:
-        """65 bytes."""
-        return _DUMMY_SIGNATURE
 
     @staticmethod
     def install_validator(account: str, module: str, setup: bytes) -> Call:
@@ -470,11 +383,8 @@ class Nexus:
             account: The account.
             module: The module.
             setup: The module's own data.
-
-        Raises:
-            InvalidFieldError: An address is wrong.
         """
-        arguments = (_VALIDATOR_TYPE, _module(module), setup)
+        arguments = (_VALIDATOR_TYPE, parse_address("module", module), setup)
         return Call(account, 0, encode_call("installModule(uint256,address,bytes)", *arguments))
 
     @staticmethod
@@ -489,12 +399,9 @@ class Nexus:
             module: The module.
             previous: The module that was installed right after it; nothing for the one that was installed last.
             teardown: The module's own data.
-
-        Raises:
-            InvalidFieldError: An address is wrong.
         """
         data = encode_arguments("(address,bytes)", (parse_address("previous", previous), teardown))
-        arguments = (_VALIDATOR_TYPE, _module(module), data)
+        arguments = (_VALIDATOR_TYPE, parse_address("module", module), data)
         return Call(account, 0, encode_call("uninstallModule(uint256,address,bytes)", *arguments))
 
 

@@ -48,11 +48,9 @@ class AuthorisationWallet(Protocol):
     @property
     def address(self) -> str:
         """The owner's address."""
-        ...
 
     async def sign_authorisation(self, *, chain_id: int, address: str, nonce: int) -> str:
         """Return 65 bytes r, s, v, as ``0x`` hex, over ``authorisation_digest`` of the arguments."""
-        ...
 
 
 @runtime_checkable
@@ -61,7 +59,6 @@ class TransactionWallet(AuthorisationWallet, Protocol):
 
     def sign_digest(self, digest: bytes) -> bytes:
         """Return 65 bytes r, s, v."""
-        ...
 
 
 def delegation_code(implementation: Address) -> bytes:

@@ -49,7 +49,6 @@ class Paymaster(Protocol):
             PaymasterError: The paymaster refuses.
             ProtocolError: It answers what is not allowed.
         """
-        ...
 
     async def sponsor(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
@@ -66,15 +65,14 @@ class Paymaster(Protocol):
         Raises:
             PaymasterError: The paymaster refuses.
             ProtocolError: It answers what is not allowed.
+            InvalidFieldError: It does not pay for operations of this version.
         """
-        ...
 
     async def aclose(self) -> None:
         """Close connections. May be called twice."""
-        ...
 
 
-class Erc7677Paymaster:
+class Erc7677Paymaster(Paymaster):
     """
     A paymaster service of ERC-7677: ``pm_getPaymasterStubData`` and ``pm_getPaymasterData``.
 
@@ -90,13 +88,6 @@ class Erc7677Paymaster:
     async def stub(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Sponsored:
-        """
-        Ask for data to estimate gas with.
-
-        Raises:
-            PaymasterError: It does not pay for this.
-            ProtocolError: The answer does not follow ERC-7677.
-        """
         method = "pm_getPaymasterStubData"
         answer = await self._ask(method, operation, entry_point, chain_id, deadline)
         return Sponsored(self._put(method, operation, answer), answer.get("isFinal") is True)
@@ -104,13 +95,6 @@ class Erc7677Paymaster:
     async def sponsor(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Operation:
-        """
-        Ask for the approval to pay.
-
-        Raises:
-            PaymasterError: It does not pay for this.
-            ProtocolError: The answer does not follow ERC-7677.
-        """
         method = "pm_getPaymasterData"
         answer = await self._ask(method, operation, entry_point, chain_id, deadline)
         return self._put(method, operation, answer)
@@ -142,7 +126,6 @@ class Erc7677Paymaster:
         return _with_members(operation, answer, names, self._service, method)
 
     async def aclose(self) -> None:
-        """Close the connections, if they were opened for this. May be called twice."""
         await self._service.aclose()
 
 
@@ -155,7 +138,7 @@ _BICONOMY_MEMBERS = {
 }
 
 
-class BiconomyPaymaster:
+class BiconomyPaymaster(Paymaster):
     """
     Biconomy's paymaster for its Smart Account V2: ``pm_sponsorUserOperation`` in the mode SPONSORED. For v0.6 only.
 
@@ -166,11 +149,7 @@ class BiconomyPaymaster:
     """
 
     def __init__(
-        self,
-        service: JsonRpcService,
-        *,
-        webhook_data: Mapping[str, Any] | None = None,
-        expiry_s: int = 300,
+        self, service: JsonRpcService, *, webhook_data: Mapping[str, Any] | None = None, expiry_s: int = 300
     ) -> None:
         self._service = service
         self._mode = {
@@ -186,21 +165,12 @@ class BiconomyPaymaster:
     async def stub(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Sponsored:
-        """Return the operation as it is: this paymaster works out the gas limits when it is asked to pay."""
-        del entry_point, chain_id, deadline
+        del entry_point, chain_id, deadline  # it works out the gas limits when it is asked to pay
         return Sponsored(operation, is_final=False)
 
     async def sponsor(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Operation:
-        """
-        Ask for the approval to pay; gas limits are those of the answer.
-
-        Raises:
-            PaymasterError: It does not pay for this.
-            ProtocolError: The answer does not follow Biconomy's documentation.
-            InvalidFieldError: The operation is not of v0.6.
-        """
         del entry_point, chain_id  # the URL says which chain it is
         if not isinstance(operation, UserOperationV06):
             raise InvalidFieldError("user_op", "must be of v0.6 for Biconomy's paymaster")
@@ -216,7 +186,6 @@ class BiconomyPaymaster:
         return _with_members(operation, answer, _BICONOMY_MEMBERS, self._service, method)
 
     async def aclose(self) -> None:
-        """Close the connections, if they were opened for this. May be called twice."""
         await self._service.aclose()
 
 

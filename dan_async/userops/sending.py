@@ -255,13 +255,10 @@ class NonceLanes:
 
     async def pause(self, deadline: Deadline) -> bool:
         """
-        Wait a moment; return False at once if no time is left for it.
+        Return True after a moment, or False at once if no time is left for it.
 
         Args:
             deadline: The job's deadline.
-
-        Returns:
-            Whether there is time left.
         """
         left = deadline.remaining()
         if left is not None and left <= _POLL_S:
@@ -398,10 +395,7 @@ class OperationSender:
 
     def _hash(self, operation: Operation) -> bytes:
         return user_operation_hash(
-            operation,
-            entry_point=self.bundler.entry_point,
-            chain_id=self.chain_id,
-            version=operation.version,
+            operation, entry_point=self.bundler.entry_point, chain_id=self.chain_id, version=operation.version
         )
 
 

@@ -62,9 +62,14 @@ class JsonRpcService:
     ) -> None:
         self.name = name
         self._is_owner = isinstance(url, str)
-        if not self._is_owner:
+        if isinstance(url, str):
+            # Imported here: aiohttp takes its time, and other transports need none of it.
+            from dan_async.transport.http import HttpTransport
+
+            url = HttpTransport(url, options=options)
+        else:
             check_transport(f"{name}_url", url)
-        self._transport = _open(url, options) if isinstance(url, str) else url
+        self._transport = url
         self._retry = setting("retry", retry, RetryPolicy)
         self._attempt_s = attempt_s
 
@@ -95,8 +100,11 @@ class JsonRpcService:
 
     async def chain_id(self, *, deadline: Deadline) -> int:
         """Ask for the chain that it serves."""
-        answer = await self.call("eth_chainId", [], deadline=deadline)
-        return self.quantity(answer, "eth_chainId", most=MAX_SAFE_INT)
+        return await self.number("eth_chainId", deadline=deadline, most=MAX_SAFE_INT)
+
+    async def number(self, method: str, *params: Json, deadline: Deadline, most: int = 2**256 - 1) -> int:
+        """Ask for a number."""
+        return self.quantity(await self.call(method, params, deadline=deadline), method, most=most)
 
     def quantity(self, value: Any, method: str, name: str = "result", *, most: int = 2**256 - 1) -> int:
         """Read a number in an answer."""
@@ -109,7 +117,7 @@ class JsonRpcService:
         """Read an amount of gas in an answer."""
         return self.quantity(value, method, name, most=_MOST_GAS)
 
-    def price(self, value: Any, method: str, name: str = "result") -> int:
+    def price(self, value: Any, method: str, name: str) -> int:
         """Read the price of a unit of gas in an answer, in wei."""
         return self.quantity(value, method, name, most=_MOST_PRICE)
 
@@ -131,13 +139,6 @@ class JsonRpcService:
 
     def __repr__(self) -> str:
         return f"JsonRpcService({self.name!r}, {self._transport!r})"
-
-
-def _open(url: str, options: TransportOptions | None) -> Transport:
-    # Imported here: aiohttp takes its time, and other transports need none of it.
-    from dan_async.transport.http import HttpTransport
-
-    return HttpTransport(url, options=options)
 
 
 @frozen
@@ -185,9 +186,8 @@ class Chain:
 
     async def count_transactions(self, address: str, *, deadline: Deadline) -> int:
         """Return the nonce of an EOA's next transaction, those not counted that are in no block yet."""
-        method = "eth_getTransactionCount"
-        answer = await self.service.call(method, [address, "latest"], deadline=deadline)
-        return self.service.quantity(answer, method, most=2**64 - 2)
+        method, most = "eth_getTransactionCount", 2**64 - 2
+        return await self.service.number(method, address, "latest", deadline=deadline, most=most)
 
     async def nonce(self, entry_point: Address, sender: Address, key: int, *, deadline: Deadline) -> int:
         """Return an entry point's next nonce for a lane, the lane's 192 bits included."""
@@ -206,8 +206,7 @@ class Chain:
 
         There is none if the node does not know it (yet), and more than one if the node contradicts itself.
         """
-        method = "eth_blockNumber"
-        latest = self.service.quantity(await self.service.call(method, [], deadline=deadline), method)
+        latest = await self.service.number("eth_blockNumber", deadline=deadline)
         method, account = "eth_getLogs", to_hex(encode_arguments("(address)", (sender,)))
         wanted: dict[str, Json] = {
             "address": entry_point,
@@ -235,14 +234,12 @@ class Chain:
         if not isinstance(block, dict):
             raise self.service.broken(method, "is not a block")
         base = self.service.price(block.get("baseFeePerGas", 0), method, "baseFeePerGas")
-        method = "eth_maxPriorityFeePerGas"
-        tip = self.service.price(await self.service.call(method, [], deadline=deadline), method)
+        tip = await self.service.number("eth_maxPriorityFeePerGas", deadline=deadline, most=_MOST_PRICE)
         return GasPrice(2 * base + tip, tip)
 
     async def usual_price(self, *, deadline: Deadline) -> int:
         """Return the node's own word for the price of gas, to compare others with."""
-        method = "eth_gasPrice"
-        return self.service.price(await self.service.call(method, [], deadline=deadline), method)
+        return await self.service.number("eth_gasPrice", deadline=deadline, most=_MOST_PRICE)
 
 
 class Explanation(NamedTuple):

@@ -7,21 +7,13 @@ Biconomy's contracts (scw-contracts), and the forms that @biconomy/account 4.5.4
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeAlias
 
 from attrs import field, frozen
 
 from dan_async._json import dump, load
-from dan_async._values import (
-    check_int,
-    check_list,
-    check_mapping,
-    check_text,
-    from_hex,
-    required,
-    to_hex,
-)
+from dan_async._values import check_int, check_list, check_mapping, check_text, from_hex, required, to_hex
 from dan_async.crypto.abi import decode_arguments, encode_arguments, function_selector
 from dan_async.crypto.address import parse_address, to_checksum_address
 from dan_async.crypto.hashes import keccak256
@@ -29,7 +21,7 @@ from dan_async.errors import InvalidFieldError, PermissionDeniedError, ProtocolE
 from dan_async.permissions.rules import Bound
 from dan_async.session import DanModuleInfo
 from dan_async.types import Address, Hex
-from dan_async.user_operation import Call, UserOperationV06
+from dan_async.user_operation import Call, UserOperationV06, normalise_addresses
 
 #: The contract's numbers of conditions, in its order; they compare unsigned words.
 _CONDITIONS = ("==", "<=", "<", ">=", ">", "!=")
@@ -44,10 +36,6 @@ DUMMY_SESSION_SIGNATURE = bytes.fromhex(
 )
 
 
-def _contract(value: object) -> Address:
-    return parse_address("contract", value)
-
-
 @frozen(kw_only=True)
 class SessionContracts:
     """
@@ -58,31 +46,15 @@ class SessionContracts:
         router: The batched session router, for several calls in one operation.
         abi: The module that checks an ``AbiPolicy``.
         erc20: The module that checks an ``Erc20Policy``; the one whose key data are four words.
-
-    Raises:
-        InvalidFieldError: An address is wrong.
     """
 
-    manager: Address = field(
-        default=Address("0x000002FbFfedd9B33F4E7156F2DE8D48945E7489"), converter=_contract
-    )
-    router: Address = field(
-        default=Address("0x00000D09967410f8C76752A104c9848b57ebba55"), converter=_contract
-    )
-    abi: Address = field(default=Address("0x000006bC2eCdAe38113929293d241Cf252D91861"), converter=_contract)
-    erc20: Address = field(default=Address("0x000000D50C68705bd6897B2d17c7de32FB519fDA"), converter=_contract)
+    manager: Address = field(default=Address("0x000002FbFfedd9B33F4E7156F2DE8D48945E7489"), converter=Address)
+    router: Address = field(default=Address("0x00000D09967410f8C76752A104c9848b57ebba55"), converter=Address)
+    abi: Address = field(default=Address("0x000006bC2eCdAe38113929293d241Cf252D91861"), converter=Address)
+    erc20: Address = field(default=Address("0x000000D50C68705bd6897B2d17c7de32FB519fDA"), converter=Address)
 
-
-def _target(value: object) -> Address:
-    return parse_address("target", value)
-
-
-def _token(value: object) -> Address:
-    return parse_address("token", value)
-
-
-def _recipient(value: object) -> Address:
-    return parse_address("recipient", value)
+    def __attrs_post_init__(self) -> None:
+        normalise_addresses(self, "manager", "router", "abi", "erc20")
 
 
 def _module(value: object) -> Address:
@@ -134,9 +106,6 @@ class AbiRule:
             numbers.
         value: What to compare with: a number from 0 to 2**256 - 1, an address, other ``0x`` hex (a number), or the 32 bytes
             of the word.
-
-    Raises:
-        InvalidFieldError: An argument is out of the contract's range.
     """
 
     offset: int = field(validator=required(check_int, least=0, most=_UINT16))
@@ -174,17 +143,57 @@ def _function(value: object) -> bytes:
 
 
 @frozen(kw_only=True)
-class _Validity:
+class _Policy:
+    #: The fields that are addresses.
+    _addresses: ClassVar[tuple[str, ...]]
+
     valid_after: int = field(default=0, validator=required(check_int, least=0, most=_UINT48))
     valid_until: int = field(default=0, validator=required(check_int, least=0, most=_UINT48))
 
     def __attrs_post_init__(self) -> None:
+        normalise_addresses(self, *self._addresses)
         if 0 < self.valid_until < self.valid_after:
             raise InvalidFieldError("valid_until", "is before valid_after, so nothing is ever allowed")
 
+    def key_data(self, session_key: str) -> Hex:
+        """
+        Return the session key data of the module that checks the policy.
+
+        Args:
+            session_key: The session key's address.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def from_key_data(cls, data: bytes, **validity: int) -> Self:
+        """
+        Return the policy that session key data stand for.
+
+        Args:
+            data: The session key data of a leaf.
+            **validity: *valid_after* and *valid_until*, in Unix seconds.
+
+        Raises:
+            InvalidFieldError: The data do not have the module's form.
+        """
+        raise NotImplementedError
+
+    def find_objection(self, call: Call) -> tuple[str, str] | None:
+        """
+        Return the part of the policy that a call breaks and the problem, as the contract sees it; None if none.
+
+        Args:
+            call: The call.
+        """
+        raise NotImplementedError
+
+    def permissions(self) -> list[dict[str, Any]]:
+        """Return rules for the nodes that allow what the policy does, as far as they can tell."""
+        raise NotImplementedError
+
 
 @frozen(kw_only=True)
-class AbiPolicy(_Validity):
+class AbiPolicy(_Policy):
     """
     Allows calls of one function of one contract, with conditions on its arguments; checked by the ABI module.
 
@@ -195,23 +204,17 @@ class AbiPolicy(_Validity):
         value_limit: Most wei that each call may send, 0 to 2**128 - 1.
         valid_after: The first second, in Unix time, 0 to 2**48 - 1.
         valid_until: The last second; 0 for no end.
-
-    Raises:
-        InvalidFieldError: An argument is out of the contract's range.
     """
 
-    target: Address = field(converter=_target)
+    _addresses = ("target",)
+
+    target: Address = field(converter=Address)
     function: bytes = field(converter=_function)
     rules: tuple[AbiRule, ...] = field(default=(), converter=_rules)
     value_limit: int = field(default=0, validator=required(check_int, least=0, most=_UINT128))
 
     def key_data(self, session_key: str) -> Hex:
-        """
-        Return the session key data of the ABI module: packed.
-
-        Args:
-            session_key: The session key's address.
-        """
+        # Packed.
         rules = (f"{r.offset:04x}{_CONDITIONS.index(r.condition):02x}{r.value}" for r in self.rules)
         head = (
             f"{session_key}{self.target[2:]}{self.function.hex()}{self.value_limit:032x}{len(self.rules):04x}"
@@ -220,19 +223,7 @@ class AbiPolicy(_Validity):
 
     @classmethod
     def from_key_data(cls, data: bytes, **validity: int) -> Self:
-        """
-        Read session key data; the key stands before them.
-
-        Args:
-            data: The session key data of a leaf.
-            **validity: *valid_after* and *valid_until*, in Unix seconds.
-
-        Returns:
-            The policy.
-
-        Raises:
-            InvalidFieldError: The data do not have the module's form.
-        """
+        # The key stands before them.
         target, selector, rules = data[20:40], data[40:44], data[62:]
         if len(data) < 62 or len(rules) != 35 * int.from_bytes(data[60:62]):
             raise InvalidFieldError("sessionKeyData", "is not of the ABI module's form")
@@ -248,12 +239,6 @@ class AbiPolicy(_Validity):
         )
 
     def find_objection(self, call: Call) -> tuple[str, str] | None:
-        """
-        Return the part of the policy that a call breaks and the problem, as the contract sees it; None if none.
-
-        Args:
-            call: The call.
-        """
         if call.target != self.target:
             return "target", "the target is another one"
         if call.selector != self.function:
@@ -267,7 +252,7 @@ class AbiPolicy(_Validity):
         return None
 
     def permissions(self) -> list[dict[str, Any]]:
-        """Return rules for the nodes, which know no conditions on arguments: target, function and value."""
+        # Nodes know no conditions on arguments.
         rule = {"type": "call", "to": self.target, "selectors": [to_hex(self.function)]}
         return [rule | {"valueLimit": str(self.value_limit)}]
 
@@ -277,7 +262,7 @@ _ERC20_ARGUMENTS = 2 * _WORD
 
 
 @frozen(kw_only=True)
-class Erc20Policy(_Validity):
+class Erc20Policy(_Policy):
     """
     Allows moving one token to one recipient, so much with each call; checked by the ERC-20 module.
 
@@ -290,51 +275,25 @@ class Erc20Policy(_Validity):
         max_amount: Most that each call may move, in the token's smallest units, 1 to 2**256 - 1.
         valid_after: The first second, in Unix time, 0 to 2**48 - 1.
         valid_until: The last second; 0 for no end.
-
-    Raises:
-        InvalidFieldError: An argument is out of the contract's range.
     """
 
-    token: Address = field(converter=_token)
-    recipient: Address = field(converter=_recipient)
+    _addresses = ("token", "recipient")
+
+    token: Address = field(converter=Address)
+    recipient: Address = field(converter=Address)
     max_amount: int = field(validator=required(check_int, least=1, most=_UINT256))
 
     def key_data(self, session_key: str) -> Hex:
-        """
-        Return the session key data of the ERC-20 module: four words.
-
-        Args:
-            session_key: The session key's address.
-        """
         return to_hex(
             encode_arguments(_ERC20_DATA, (session_key, self.token, self.recipient, self.max_amount))
         )
 
     @classmethod
     def from_key_data(cls, data: bytes, **validity: int) -> Self:
-        """
-        Read session key data.
-
-        Args:
-            data: The session key data of a leaf.
-            **validity: *valid_after* and *valid_until*, in Unix seconds.
-
-        Returns:
-            The policy.
-
-        Raises:
-            InvalidFieldError: The data do not have the module's form.
-        """
         _, token, recipient, most = decode_arguments(_ERC20_DATA, data)
         return cls(token=token, recipient=recipient, max_amount=most, **validity)
 
     def find_objection(self, call: Call) -> tuple[str, str] | None:
-        """
-        Return the part of the policy that a call breaks and the problem, as the contract sees it; None if none.
-
-        Args:
-            call: The call.
-        """
         if call.target != self.token:
             return "token", "the token is another one"
         if call.value:
@@ -350,7 +309,6 @@ class Erc20Policy(_Validity):
         return None
 
     def permissions(self) -> list[dict[str, Any]]:
-        """Return rules for the nodes: the two functions of ERC-20 that fit."""
         args = {"value": str(self.max_amount), "eq": "<="}
         rule = {"type": "erc20", "to": self.token}
         return [
@@ -395,9 +353,6 @@ class SessionLeaf:
         is_named: Whether the name was the caller's (``preferredSessionId``).
         status: The published package's word: ``PENDING`` from beginning to end.
         session: The DAN session; None for a key that is kept elsewhere. Secret; masked in repr.
-
-    Raises:
-        InvalidFieldError: A field is wrong.
     """
 
     valid_until: int = field(validator=required(check_int, least=0, most=_UINT48))
@@ -581,6 +536,11 @@ class MerkleTree:
         return tuple(found)
 
 
+def root_of(leaves: Iterable[SessionLeaf]) -> bytes:
+    """Return the root of leaves in their order; zero if there are none."""
+    return MerkleTree([leaf.hash for leaf in leaves]).root
+
+
 # --- module signatures ------------------------------------------------------------------------------------------------
 
 _SESSION = "uint48,uint48,address,bytes,bytes32[],bytes"
@@ -670,5 +630,5 @@ def read_sessions(text: str | bytes | Mapping[str, Any]) -> tuple[bytes | None, 
 
 def write_sessions(leaves: Sequence[SessionLeaf]) -> str:
     """Return leaves in the published package's JSON, in one line, secrets included."""
-    root = to_hex(MerkleTree([leaf.hash for leaf in leaves]).root) if leaves else ""
+    root = to_hex(root_of(leaves)) if leaves else ""
     return dump({"merkleRoot": root, "leafNodes": [leaf.to_dict() for leaf in leaves]})

@@ -79,10 +79,7 @@ async def grant_session_key(
 
 
 async def revoke_session_key(
-    account: SmartAccountClient,
-    session_key: str,
-    *,
-    timeout: TimeSpan | None = None,
+    account: SmartAccountClient, session_key: str, *, timeout: TimeSpan | None = None
 ) -> UserOperationReceipt:
     """
     Have the owner take a session key from an ERC-7579 account: with the last key its module goes as well.

@@ -19,7 +19,7 @@ from itertools import combinations, groupby, islice
 from operator import attrgetter
 from typing import Any, Literal, Protocol
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from dan_async._values import (
     MAX_LIFETIME_S,
@@ -47,7 +47,7 @@ from dan_async.network import EphemeralKeyReport
 from dan_async.protocols.fields import new_request_id
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.storage.base import SessionFilter, SessionStore, StoredSession
-from dan_async.types import Address, Clock, EntryPointVersion, Hex, TimeSpan
+from dan_async.types import Address, Clock, Hex, TimeSpan
 from dan_async.user_operation import (
     ENTRY_POINTS,
     Call,
@@ -55,7 +55,7 @@ from dan_async.user_operation import (
     UserOperationV06,
     UserOperationV07,
 )
-from dan_async.userops.account_kinds import BiconomyV2, FactoryCall
+from dan_async.userops.account_kinds import BiconomyV2
 from dan_async.userops.session_policies import (
     DUMMY_SESSION_SIGNATURE,
     AbiPolicy,
@@ -67,6 +67,7 @@ from dan_async.userops.session_policies import (
     batch_session_signature,
     node_permissions,
     read_sessions,
+    root_of,
     session_signature,
     write_sessions,
 )
@@ -99,11 +100,9 @@ class DistributedKeys(MessageSigner, Protocol):
 
     async def generate_session_key(self, *_: Any, **parameters: Any) -> DanSessionKeyPayload:
         """Make a session key; see ``DanClient.generate_session_key``."""
-        ...
 
     async def revoke_ephemeral_key(self, *_: Any, **parameters: Any) -> EphemeralKeyReport:
         """Revoke a session's ephemeral key; see ``DanClient.revoke_ephemeral_key``."""
-        ...
 
 
 # --- the tree ---------------------------------------------------------------------------------------------------------
@@ -141,7 +140,7 @@ def _in_order(entries: Iterable[_Entry]) -> tuple[_Entry, ...]:
 
 
 def _root_of(entries: Iterable[_Entry]) -> bytes:
-    return MerkleTree([entry.leaf.hash for entry in _in_order(entries)]).root
+    return root_of(entry.leaf for entry in _in_order(entries))
 
 
 def _by_change(entries: Iterable[_Entry]) -> list[tuple[_Entry, ...]]:
@@ -412,25 +411,11 @@ class _SessionTree:
 
 
 @frozen
-class _SessionForm:
+class _SessionForm(BiconomyV2):
     """The form of one operation of a session: which leaf allows each of its calls."""
 
-    account: BiconomyV2
-    contracts: SessionContracts
-    proven: tuple[tuple[SessionLeaf, tuple[bytes, ...]], ...]
-
-    @property
-    def version(self) -> EntryPointVersion:
-        return self.account.version
-
-    def encode_calls(self, calls: Sequence[Call]) -> bytes:
-        return self.account.encode_calls(calls)
-
-    def deployment(self, owner: Address, salt: int) -> FactoryCall:
-        return self.account.deployment(owner, salt)
-
-    def nonce_key(self, lane: int) -> int:
-        return self.account.nonce_key(lane)
+    contracts: SessionContracts = field(kw_only=True)
+    proven: tuple[tuple[SessionLeaf, tuple[bytes, ...]], ...] = field(kw_only=True)
 
     def wrap_signature(self, signature: bytes) -> bytes:
         if len(self.proven) == 1:
@@ -477,49 +462,37 @@ class SessionRevocation:
         return not (isinstance(self.on_chain, DanError) or isinstance(self.at_nodes, DanError))
 
 
+@frozen(eq=False, repr=False)
 class SessionOnChain:
     """
     A session that the account's modules know: agents act with it, and no owner signs.
 
     ``create_session_with_distributed_key`` and ``open_session_on_chain`` make it. Several may be used at once
     on one account.
+
+    Attributes:
+        session: The DAN session.
+        leaves: Its leaves, one for each policy.
+        account: The account, with the session as its signer: for its nonce lanes and receipts.
     """
 
-    def __init__(
-        self,
-        tree: _SessionTree,
-        session: DanModuleInfo,
-        leaves: tuple[SessionLeaf, ...],
-        client: DistributedKeys,
-    ) -> None:
-        self._tree = tree
-        self._client = client
-        self._account = tree.account.signed_by(_PublishedSigner(client, session))
-        self._session = session
-        self._leaves = leaves
+    _tree: _SessionTree
+    session: DanModuleInfo
+    leaves: tuple[SessionLeaf, ...]
+    _client: DistributedKeys
+    account: SmartAccountClient = field(init=False)
 
-    @property
-    def session(self) -> DanModuleInfo:
-        """The DAN session."""
-        return self._session
-
-    @property
-    def leaves(self) -> tuple[SessionLeaf, ...]:
-        """Its leaves, one for each policy."""
-        return self._leaves
+    @account.default
+    def _signed(self) -> SmartAccountClient:
+        return self._tree.account.signed_by(_PublishedSigner(self._client, self.session))
 
     @property
     def session_id(self) -> str:
         """Its name in the store: that of its first leaf."""
-        return self._leaves[0].session_id
-
-    @property
-    def account(self) -> SmartAccountClient:
-        """The account, with the session as its signer: for its nonce lanes and receipts."""
-        return self._account
+        return self.leaves[0].session_id
 
     def __repr__(self) -> str:
-        return f"SessionOnChain({self.session_id!r}, {self._session.session_key_eoa!r})"
+        return f"SessionOnChain({self.session_id!r}, {self.session.session_key_eoa!r})"
 
     async def send_transaction(
         self, call: Call, *, lane: str = "", timeout: TimeSpan | None = None
@@ -582,12 +555,12 @@ class SessionOnChain:
         tree, sent = await self._submit(calls, lane, timeout)
         patience = _PATIENCE_S if timeout is None else min(timeout, _PATIENCE_S)
         try:
-            return await self._account.wait_for_receipt(sent, timeout=patience)
+            return await self.account.wait_for_receipt(sent, timeout=patience)
         except UserOperationTimeoutError:
             if await self._tree.root() == tree.root:
-                return await self._account.wait_for_receipt(sent, timeout=timeout)
+                return await self.account.wait_for_receipt(sent, timeout=timeout)
         # Its proof is of the tree before, so it was dropped. Another one under its nonce excludes it for good.
-        self._account.lanes.forget(lane)
+        self.account.lanes.forget(lane)
         try:
             _, anew = await self._submit(calls, lane, timeout)
         except DuplicateUserOperationError as error:
@@ -596,7 +569,7 @@ class SessionOnChain:
             anew = sent  # it was executed all the same
         except BundlerError:
             anew = sent  # the bundler has it still
-        return await self._account.wait_for_receipt(anew, timeout=timeout)
+        return await self.account.wait_for_receipt(anew, timeout=timeout)
 
     async def _submit(
         self, calls: tuple[Call, ...], lane: str, timeout: TimeSpan | None
@@ -607,7 +580,7 @@ class SessionOnChain:
             tree = await self._tree.current()
             form = self._form(calls, tree)
             try:
-                sent = await self._account.send_user_operation(calls, lane=lane, timeout=timeout, kind=form)
+                sent = await self.account.send_user_operation(calls, lane=lane, timeout=timeout, kind=form)
             except BundlerError as error:
                 # A proof of the tree before is refused. With another proof the operation takes the same nonce.
                 if refused is not None or await self._tree.root() == tree.root:
@@ -639,7 +612,7 @@ class SessionOnChain:
     def _form(self, calls: Sequence[Call], tree: _Tree) -> _SessionForm:
         """Choose a leaf for each call. If none allows one, the objection is that of the policy which came closest."""
         now, contracts = self._tree.clock(), self._tree.contracts
-        proofs = [tree.proof(leaf) for leaf in self._leaves]
+        proofs = [tree.proof(leaf) for leaf in self.leaves]
         if not any(proof is not None for proof in proofs):
             raise PermissionDeniedError(
                 "merkleRoot",
@@ -649,7 +622,7 @@ class SessionOnChain:
         proven = []
         for call in calls:
             denials: list[tuple[bool, str, str]] = []
-            for position, (leaf, proof) in enumerate(zip(self._leaves, proofs, strict=True)):
+            for position, (leaf, proof) in enumerate(zip(self.leaves, proofs, strict=True)):
                 if proof is None:
                     continue
                 try:
@@ -663,7 +636,8 @@ class SessionOnChain:
             else:
                 _, rule, problem = min(denials)
                 raise PermissionDeniedError(rule, problem, hint="Nothing was signed")
-        return _SessionForm(self._tree.kind, contracts, tuple(proven))
+        kind = self._tree.kind
+        return _SessionForm(kind.factory, kind.module, contracts=contracts, proven=tuple(proven))
 
     async def revoke(self, *, timeout: TimeSpan | None = None, **parameters: Any) -> SessionRevocation:
         """
@@ -686,13 +660,13 @@ class SessionOnChain:
                 raise ConfigurationError(
                     "the owner's wallet does not sign for the account, so the root stays"
                 )
-            on_chain = await self._tree.revoke(self._leaves, timeout=timeout)
+            on_chain = await self._tree.revoke(self.leaves, timeout=timeout)
         except DanError as error:
             on_chain = error
         if not parameters:
             parameters = {"wallet": owner}
         try:
-            at_nodes = await self._client.revoke_ephemeral_key(self._session, timeout=timeout, **parameters)
+            at_nodes = await self._client.revoke_ephemeral_key(self.session, timeout=timeout, **parameters)
             await self._mark_revoked()
         except DanError as error:
             at_nodes = error
@@ -703,7 +677,7 @@ class SessionOnChain:
         store, account = self._tree.store, self._tree.account
         where = SessionFilter(owner=account.owner, chain_id=account.chain_id, state="active")
         async for record in store.find(where):
-            if record.session and not record.grant and record.session.mpc_key_id == self._session.mpc_key_id:
+            if record.session and not record.grant and record.session.mpc_key_id == self.session.mpc_key_id:
                 await store.change_state(record.record_id, "revoked", expected="active")
 
 
@@ -899,17 +873,13 @@ async def import_biconomy_sessions(
     tree = _SessionTree(smart_account, store, contracts, clock)
     _, leaves = read_sessions(sessions)
     root = await tree.root()
-    count = next((n for n in range(len(leaves), -1, -1) if _tree_root(leaves[:n]) == root), None)
+    count = next((n for n in range(len(leaves), -1, -1) if root_of(leaves[:n]) == root), None)
     if count is None:
         raise RecordConflictError(
             "the account's root on chain is not that of these sessions",
             hint="Export the newest state of that store; revoked sessions are in no root",
         )
     return await tree.adopt(leaves[:count])
-
-
-def _tree_root(leaves: Sequence[SessionLeaf]) -> bytes:
-    return MerkleTree([leaf.hash for leaf in leaves]).root
 
 
 async def export_biconomy_sessions(

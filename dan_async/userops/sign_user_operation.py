@@ -44,7 +44,6 @@ class MessageSigner(Protocol):
         timeout: TimeSpan | None = None,
     ) -> Hex:
         """Sign a message with a session's key; see ``DanClient.sign_message``."""
-        ...
 
 
 async def sign_user_operation(
@@ -126,12 +125,10 @@ class UserOperationSigner(Protocol):
     @property
     def address(self) -> str:
         """The signer's address."""
-        ...
 
     @property
     def lane_seed(self) -> bytes:
         """The seed of its nonce lanes."""
-        ...
 
     async def sign_user_operation(
         self, operation: UserOperationV06 | UserOperationV07, *, entry_point: Address, chain_id: int
@@ -147,7 +144,6 @@ class UserOperationSigner(Protocol):
         Raises:
             DanError: The signer does not sign it.
         """
-        ...
 
 
 @runtime_checkable
@@ -157,11 +153,9 @@ class MessageWallet(Protocol):
     @property
     def address(self) -> str:
         """The owner's address."""
-        ...
 
     async def sign_message(self, message: bytes) -> str:
         """Sign a personal message (EIP-191)."""
-        ...
 
 
 class SessionSigner:

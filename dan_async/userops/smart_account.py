@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from attrs import evolve
+from attrs import define, evolve, field, setters
 
 from dan_async._values import (
     MAX_SAFE_INT,
@@ -81,54 +81,54 @@ _SPREAD = 4096
 _ERC6492 = bytes.fromhex("6492" * 16)
 
 
+@define(kw_only=True, eq=False, repr=False, on_setattr=setters.frozen)
 class SmartAccountClient:
     """
     One smart account. ``create_smart_account_client`` makes it; close it with ``aclose()`` or use it in ``async with``.
 
     It can be given to ``generate_session_key`` as *smart_account_client*.
+
+    Attributes:
+        kind: The kind of account.
+        owner: The account's owner.
+        chain_id: The chain's id.
+        bundler_url: The bundler's URL; None if a ``Transport`` was given.
+        lanes: The account's nonce lanes.
     """
 
-    def __init__(
-        self,
-        *,
-        kind: AccountKind,
-        signer: UserOperationSigner | None,
-        wallet: Wallet | None,
-        bundler_url: str | None,
-        bundler: Bundler,
-        chain: Chain | None,
-        paymaster: Paymaster | None,
-        chain_id: int,
-        owner: Address,
-        address: Address | None,
-        salt: int,
-        cost_limit: int,
-        timeouts: Timeouts,
-        is_shared: bool = False,
-    ) -> None:
-        self._kind = kind
-        self._wallet = wallet
-        self._bundler_url = bundler_url
-        self._bundler = bundler
-        self._chain_or_none = chain
-        self._paymaster = paymaster
-        self._chain_id = chain_id
-        self._owner = owner
-        self._address = address
-        self._salt = salt
-        self._cost_limit = cost_limit
-        self._timeouts = timeouts
-        self._is_checked = self._is_deployed = False
-        self._is_shared = is_shared
-        self._deploying = asyncio.Lock()
-        seed = signer.lane_seed if signer else owner.encode()
-        self._lanes = NonceLanes(seed, self._fetch_nonce, place=kind.nonce_key)
-        self._sender = OperationSender(
-            kind=kind,
-            signer=signer,
-            bundler=bundler,
-            lanes=self._lanes,
-            chain_id=chain_id,
+    kind: AccountKind
+    _signer: UserOperationSigner | None
+    _wallet: Wallet | None
+    bundler_url: str | None
+    _bundler: Bundler
+    _chain_or_none: Chain | None = field(alias="chain")
+    _paymaster: Paymaster | None
+    chain_id: int
+    owner: Address
+    _address: Address | None = field(on_setattr=setters.NO_OP)
+    _salt: int
+    _cost_limit: int
+    _timeouts: Timeouts
+    _is_shared: bool = False
+    _is_checked: bool = field(init=False, default=False, on_setattr=setters.NO_OP)
+    _is_deployed: bool = field(init=False, default=False, on_setattr=setters.NO_OP)
+    _deploying: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+    lanes: NonceLanes = field(init=False)
+    _sender: OperationSender = field(init=False)
+
+    @lanes.default
+    def _make_lanes(self) -> NonceLanes:
+        seed = self._signer.lane_seed if self._signer else self.owner.encode()
+        return NonceLanes(seed, self._fetch_nonce, place=self.kind.nonce_key)
+
+    @_sender.default
+    def _make_sender(self) -> OperationSender:
+        return OperationSender(
+            kind=self.kind,
+            signer=self._signer,
+            bundler=self._bundler,
+            lanes=self.lanes,
+            chain_id=self.chain_id,
             users_of_nonce=self._users_of_nonce,
         )
 
@@ -144,25 +144,10 @@ class SmartAccountClient:
             signer: Who signs the operations.
             kind: The form of its operations, if another module of the account checks them, as ``Nexus.for_sessions()``.
         """
-        return SmartAccountClient(
-            kind=kind or self._kind,
-            signer=signer,
-            wallet=None,
-            bundler_url=self._bundler_url,
-            bundler=self._bundler,
-            chain=self._chain_or_none,
-            paymaster=self._paymaster,
-            chain_id=self._chain_id,
-            owner=self._owner,
-            address=self._address,
-            salt=self._salt,
-            cost_limit=self._cost_limit,
-            timeouts=self._timeouts,
-            is_shared=True,
-        )
+        return evolve(self, kind=kind or self.kind, signer=signer, wallet=None, is_shared=True)
 
     def __repr__(self) -> str:
-        return f"SmartAccountClient({self._address or 'address not asked for yet'}, {self._kind!r}, chain {self._chain_id})"
+        return f"SmartAccountClient({self._address or 'address not asked for yet'}, {self.kind!r}, chain {self.chain_id})"
 
     # --- for generate_session_key -------------------------------------------------------------------------------------
 
@@ -170,16 +155,6 @@ class SmartAccountClient:
     def signer(self) -> Wallet | None:
         """The owner's wallet; None if a session signs."""
         return self._wallet
-
-    @property
-    def bundler_url(self) -> str | None:
-        """The bundler's URL; None if a ``Transport`` was given."""
-        return self._bundler_url
-
-    @property
-    def chain_id(self) -> int:
-        """The chain's id."""
-        return self._chain_id
 
     async def get_address(self) -> Address:
         """
@@ -204,22 +179,7 @@ class SmartAccountClient:
     @property
     def version(self) -> EntryPointVersion:
         """The entry point's version."""
-        return self._kind.version
-
-    @property
-    def kind(self) -> AccountKind:
-        """The kind of account."""
-        return self._kind
-
-    @property
-    def owner(self) -> Address:
-        """The account's owner."""
-        return self._owner
-
-    @property
-    def lanes(self) -> NonceLanes:
-        """The account's nonce lanes."""
-        return self._lanes
+        return self.kind.version
 
     async def send_user_operation(
         self,
@@ -265,12 +225,12 @@ class SmartAccountClient:
             DanError: The signer did not sign, or a service could not be reached.
         """
         deadline = self._deadline(timeout)
-        form, left = kind or self._kind, list[Hex]()
+        form, left = kind or self.kind, list[Hex]()
         call_data = form.encode_calls(_calls(calls))
         bundler = self._bundler
         if authorisation is not None:
             check_instance("authorisation", authorisation, Authorisation)
-            bundler = bundler.carrying(authorisation, self._chain_id)
+            bundler = bundler.carrying(authorisation, self.chain_id)
 
         async def send(*, deploy: bool) -> Hex:
             async def prepare(nonce: int) -> Operation:
@@ -298,31 +258,24 @@ class SmartAccountClient:
                     await self._wait_until_deployed(sent, deadline)
                     return sent
         except (DuplicateUserOperationError, UserOperationInDoubtError) as error:
-            self._lanes.settle(lane, error.user_operation_hash)
+            self.lanes.settle(lane, error.user_operation_hash)
             raise
         except DanError as error:
             if not left or (isinstance(error, UserOperationError) and error.user_operation_hash):
                 raise
-            self._lanes.settle(lane, left[-1])
+            self.lanes.settle(lane, left[-1])
             raise in_doubt(left[-1], error.message) from error
 
     async def wait_for_receipt(
-        self,
-        user_operation_hash: Hex,
-        *,
-        allow_revert: bool = False,
-        timeout: TimeSpan | None = None,
+        self, user_operation_hash: Hex, *, allow_revert: bool = False, timeout: TimeSpan | None = None
     ) -> UserOperationReceipt:
         """
-        Wait until an operation is on the chain.
+        Return an operation's receipt, once it is on the chain.
 
         Args:
             user_operation_hash: The hash that ``send_user_operation`` returned.
             allow_revert: Whether to return the receipt of a reverted operation instead of raising.
             timeout: Seconds to wait, instead of the client's ``Timeouts.total_s``.
-
-        Returns:
-            The receipt.
 
         Raises:
             UserOperationRevertedError: Its calls were reverted.
@@ -336,22 +289,15 @@ class SmartAccountClient:
         )
 
     async def prepare_user_operation(
-        self,
-        calls: Call | Iterable[Call],
-        *,
-        nonce: int,
-        timeout: TimeSpan | None = None,
+        self, calls: Call | Iterable[Call], *, nonce: int, timeout: TimeSpan | None = None
     ) -> Operation:
         """
-        Build an operation that is complete except for its signature, to sign and send it yourself.
+        Return an operation that is complete except for its signature, to sign and send it yourself.
 
         Args:
             calls: One call or several.
             nonce: The nonce, key included; ``get_nonce`` returns the next one of a lane.
             timeout: Seconds for the whole, instead of the client's ``Timeouts.total_s``.
-
-        Returns:
-            The operation, without a signature.
 
         Raises:
             DanError: As for ``send_user_operation``.
@@ -360,17 +306,12 @@ class SmartAccountClient:
         async with deadline.enforced("preparing a user operation"):
             await self._check_chain(deadline)
             deploy = not await self._look_deployed(deadline)
-            call_data = self._kind.encode_calls(_calls(calls))
+            call_data = self.kind.encode_calls(_calls(calls))
             return await self._prepare(
-                call_data, nonce, deadline, deploy=deploy, kind=self._kind, bundler=self._bundler
+                call_data, nonce, deadline, deploy=deploy, kind=self.kind, bundler=self._bundler
             )
 
-    async def send_signed(
-        self,
-        operation: Operation,
-        *,
-        timeout: TimeSpan | None = None,
-    ) -> Hex:
+    async def send_signed(self, operation: Operation, *, timeout: TimeSpan | None = None) -> Hex:
         """
         Send an operation that is signed already.
 
@@ -401,7 +342,7 @@ class SmartAccountClient:
             ConfigurationError: No rpc_url was given.
             BundlerError: The chain's node answered with an error.
         """
-        return await self._fetch_nonce(self._lanes.key(lane), self._deadline(None))
+        return await self._fetch_nonce(self.lanes.key(lane), self._deadline(None))
 
     async def sign_message(self, message: str | bytes) -> Hex:
         """
@@ -422,13 +363,13 @@ class SmartAccountClient:
             WalletError: The owner did not sign.
             BundlerError: The chain's node answered with an error.
         """
-        if not isinstance(self._kind, BiconomyV2) or not isinstance(self._wallet, MessageWallet):
+        if not isinstance(self.kind, BiconomyV2) or not isinstance(self._wallet, MessageWallet):
             raise ConfigurationError(
                 "messages are signed for BiconomyV2 accounts, by wallets that have sign_message()"
             )
         data = message.encode() if isinstance(message, str) else check_instance("message", message, bytes)
         signature = from_hex(await self._wallet.sign_message(data), field="signature", length=65)
-        wrapped = self._kind.wrap_signature(signature)
+        wrapped = self.kind.wrap_signature(signature)
         if self._chain_or_none is None or not await self.is_deployed():
             found = self._deployment()
             wrapped = (
@@ -440,16 +381,13 @@ class SmartAccountClient:
         self, contract: str, signature: str, arguments: Sequence[Any], returns: str
     ) -> tuple[Any, ...]:
         """
-        Call a function of a contract on the account's chain without changing anything.
+        Return the decoded result of a contract's function on the account's chain; nothing is changed.
 
         Args:
             contract: The contract's address.
             signature: The function, as ``isModuleEnabled(address)``.
             arguments: Its arguments.
             returns: The types that it returns, as ``(bool)``.
-
-        Returns:
-            The values, decoded.
 
         Raises:
             ConfigurationError: No rpc_url was given.
@@ -490,30 +428,27 @@ class SmartAccountClient:
         Returns:
             The authorisation, which is the owner's, for the EOA's present nonce.
 
-        Returns:
-            The authorisation, signed.
-
         Raises:
             ConfigurationError: The account's kind is not a delegated one, or the owner's wallet signs no authorisations.
             InvalidFieldError: The chain is another one; nothing was signed.
             WalletError: The owner did not sign, or somebody else did.
             BundlerError: The chain's node answered with an error.
         """
-        if chain_id not in (None, 0, self._chain_id):
+        if chain_id not in (None, 0, self.chain_id):
             raise InvalidFieldError(
                 "chain_id",
-                f"must be {self._chain_id}, the account's, or 0 for every chain",
+                f"must be {self.chain_id}, the account's, or 0 for every chain",
                 hint="Nothing was signed",
             )
         deadline = self._deadline(timeout)
         implementation = self._delegated().implementation
         async with deadline.enforced("authorising a delegation"):
             await self._check_chain(deadline)
-            nonce = await self._chain.count_transactions(self._owner, deadline=deadline)
+            nonce = await self._chain.count_transactions(self.owner, deadline=deadline)
         return await sign_authorisation(
             self._wallet,
-            self._owner,
-            chain_id=self._chain_id if chain_id is None else chain_id,
+            self.owner,
+            chain_id=self.chain_id if chain_id is None else chain_id,
             address=implementation,
             nonce=nonce,
             timeout_s=self._timeouts.wallet_s,
@@ -542,7 +477,7 @@ class SmartAccountClient:
             UserOperationRevertedError: The setup failed; the EOA is delegated all the same.
         """
         kind = self._delegated()
-        data = kind.set_up(self._owner, self._owner).data if set_up else b""
+        data = kind.set_up(self.owner, self.owner).data if set_up else b""
         return await self._set_code(kind.implementation, data, timeout)
 
     async def end_delegation(self, *, timeout: TimeSpan | None = None) -> Hex:
@@ -564,11 +499,11 @@ class SmartAccountClient:
         return await self._set_code(NO_CODE, b"", timeout)
 
     def _delegated(self) -> Nexus:
-        if not isinstance(self._kind, Nexus) or not self._kind.is_delegated:
+        if not isinstance(self.kind, Nexus) or not self.kind.is_delegated:
             raise ConfigurationError(
                 "the account is not a delegated EOA", hint="Make it with account=Nexus(is_delegated=True)"
             )
-        return self._kind
+        return self.kind
 
     async def _set_code(self, implementation: Address, data: bytes, timeout: TimeSpan | None) -> Hex:
         deadline = self._deadline(timeout)
@@ -577,10 +512,10 @@ class SmartAccountClient:
             transaction = await prepare_set_code(
                 self._chain,
                 self._wallet,
-                owner=self._owner,
+                owner=self.owner,
                 implementation=implementation,
                 data=data,
-                chain_id=self._chain_id,
+                chain_id=self.chain_id,
                 cost_limit=self._cost_limit,
                 deadline=deadline,
             )
@@ -589,14 +524,14 @@ class SmartAccountClient:
     async def _check_authorisation(self, authorisation: Authorisation, deadline: Deadline) -> None:
         """Check that an authorisation is the account's, for its implementation, and would be applied now."""
         kind, problem = self._delegated(), None
-        if authorisation.authority != self._owner:
-            problem = f"is signed by {authorisation.authority}, not by {self._owner}"
+        if authorisation.authority != self.owner:
+            problem = f"is signed by {authorisation.authority}, not by {self.owner}"
         elif authorisation.address != kind.implementation:
             problem = f"is for the code of {authorisation.address}, not of {kind.implementation}"
-        elif authorisation.chain_id not in (0, self._chain_id):
-            problem = f"is for chain {authorisation.chain_id}, not for {self._chain_id}"
+        elif authorisation.chain_id not in (0, self.chain_id):
+            problem = f"is for chain {authorisation.chain_id}, not for {self.chain_id}"
         else:
-            nonce = await self._chain.count_transactions(self._owner, deadline=deadline)
+            nonce = await self._chain.count_transactions(self.owner, deadline=deadline)
             if nonce != authorisation.nonce:
                 problem = f"is for the EOA's nonce {authorisation.nonce}, which is {nonce} now"
         if problem is not None:
@@ -623,18 +558,31 @@ class SmartAccountClient:
         bundler: Bundler,
     ) -> Operation:
         """Build an operation that is complete except for its signature: price, gas, paymaster."""
-        draft = self._draft(
-            sender=await self._find_address(deadline),
-            nonce=nonce,
-            call_data=call_data,
-            price=await self._price(deadline),
-            factory=self._deployment() if deploy else None,
-            dummy_signature=kind.dummy_signature,
-        )
+        sender, price = await self._find_address(deadline), await self._price(deadline)
+        factory = self._deployment() if deploy else None
+        fields: dict[str, Any] = {
+            "sender": sender,
+            "nonce": nonce,
+            "call_data": call_data,
+            "call_gas_limit": 0,
+            "verification_gas_limit": 0,
+            "pre_verification_gas": 0,
+            "max_fee_per_gas": price.max_fee_per_gas,
+            "max_priority_fee_per_gas": price.max_priority_fee_per_gas,
+            "signature": kind.dummy_signature,
+        }
+        draft: Operation
+        if kind.version == "v0.6.0":
+            init_code = bytes.fromhex(factory.factory[2:]) + factory.data if factory else b""
+            draft = UserOperationV06(**fields, init_code=init_code)
+        elif factory:
+            draft = UserOperationV07(**fields, factory=factory.factory, factory_data=factory.data)
+        else:
+            draft = UserOperationV07(**fields)
         paymaster, is_final = self._paymaster, True
         where: dict[str, Any] = {
             "entry_point": self.entry_point,
-            "chain_id": self._chain_id,
+            "chain_id": self.chain_id,
             "deadline": deadline,
         }
         if paymaster is not None:
@@ -671,40 +619,11 @@ class SmartAccountClient:
             )
         return price
 
-    def _draft(
-        self,
-        *,
-        sender: Address,
-        nonce: int,
-        call_data: bytes,
-        price: GasPrice,
-        factory: FactoryCall | None,
-        dummy_signature: bytes,
-    ) -> Operation:
-        """Return an operation without gas, with a dummy for its signature."""
-        fields: dict[str, Any] = {
-            "sender": sender,
-            "nonce": nonce,
-            "call_data": call_data,
-            "call_gas_limit": 0,
-            "verification_gas_limit": 0,
-            "pre_verification_gas": 0,
-            "max_fee_per_gas": price.max_fee_per_gas,
-            "max_priority_fee_per_gas": price.max_priority_fee_per_gas,
-            "signature": dummy_signature,
-        }
-        if self._kind.version == "v0.6.0":
-            init_code = bytes.fromhex(factory.factory[2:]) + factory.data if factory else b""
-            return UserOperationV06(**fields, init_code=init_code)
-        if factory:
-            fields |= {"factory": factory.factory, "factory_data": factory.data}
-        return UserOperationV07(**fields)
-
     def _deployment(self) -> FactoryCall:
-        found = self._kind.deployment(self._owner, self._salt)
-        if found is None and isinstance(self._kind, Nexus):
+        found = self.kind.deployment(self.owner, self._salt)
+        if found is None and isinstance(self.kind, Nexus):
             raise ConfigurationError(
-                f"the EOA {self._owner} does not run the code of {self._kind.implementation}",
+                f"the EOA {self.owner} does not run the code of {self.kind.implementation}",
                 hint="Its owner delegates it: delegate(), or send_user_operation() with an authorisation",
             )
         if found is None:
@@ -720,11 +639,7 @@ class SmartAccountClient:
             if expected is not None and self._chain_or_none is None:
                 return expected
             (address,) = await self._chain.read(
-                found.factory,
-                found.address_function,
-                found.address_arguments,
-                "(address)",
-                deadline=deadline,
+                found.factory, found.address_function, found.address_arguments, "(address)", deadline=deadline
             )
             if address != (expected or address):
                 raise ProtocolError(
@@ -738,9 +653,9 @@ class SmartAccountClient:
         if not self._is_deployed:
             code = await self._chain.code(await self._find_address(deadline), deadline=deadline)
             if (
-                isinstance(self._kind, Nexus) and self._kind.is_delegated
+                isinstance(self.kind, Nexus) and self.kind.is_delegated
             ):  # its owner may change that at any time
-                return code == delegation_code(self._kind.implementation)
+                return code == delegation_code(self.kind.implementation)
             self._is_deployed = bool(code)
         return self._is_deployed
 
@@ -759,10 +674,10 @@ class SmartAccountClient:
             return
         for name, source in (("bundler_url", self._bundler), ("rpc_url", self._chain)):
             found = await source.service.chain_id(deadline=deadline)
-            if found != self._chain_id:
+            if found != self.chain_id:
                 raise InvalidFieldError(
                     name,
-                    f"is on chain {found}, but the account is on chain {self._chain_id}",
+                    f"is on chain {found}, but the account is on chain {self.chain_id}",
                     hint="Nothing was signed or sent",
                 )
         self._is_checked = True

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dan_async import DanSessionKeyPayload, GatewayNetwork
-from dan_async.cli.options import choose_network
+from dan_async.cli.options import KeygenNetworkOptions
 from dan_async.config import Threshold, Timeouts
 from dan_async.errors import ConfigurationError
 from tests.cli.conftest import Run
@@ -29,7 +29,7 @@ def key_file(tmp_path: Path) -> str:
 
 def choose(**options: Any) -> Any:
     """Choose with the defaults of the command line."""
-    return choose_network(**({"devnet": None, "nodes": [], "threshold": None, "parties": None} | options))
+    return KeygenNetworkOptions(**options).choose()
 
 
 # --- the options ------------------------------------------------------------------------------------------------------
@@ -78,9 +78,9 @@ def test_revision_threshold_and_version_are_taken() -> None:
         ({"gateway": GATEWAY, "threshold": 1}, r"^--threshold "),
         ({"gateway": GATEWAY, "parties": 21}, r"^--parties "),
         ({"gateway": GATEWAY, "devnet": "2-of-3"}, r"^--devnet and --gateway both name a network"),
-        ({"gateway": GATEWAY, "nodes": ["x"]}, r"^--node and --gateway both name a network"),
+        ({"gateway": GATEWAY, "node": ["x"]}, r"^--node and --gateway both name a network"),
         ({"devnet": "2-of-3", "revision": "1"}, r"^--revision and --api-version are for --gateway"),
-        ({"nodes": ["x"], "api_version": "v1"}, r"^--revision and --api-version are for --gateway"),
+        ({"node": ["x"], "api_version": "v1"}, r"^--revision and --api-version are for --gateway"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], said: str) -> None:

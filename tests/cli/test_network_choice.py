@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from dan_async.cli.options import DEVNET_CHAIN_ID, NetworkChoice, check_threshold, choose_network
+from dan_async.cli.options import (
+    DEVNET_CHAIN_ID,
+    KeygenNetworkOptions,
+    NetworkChoice,
+    NetworkOptions,
+    check_threshold,
+)
 from dan_async.config import NodeEndpoint, Threshold
 from dan_async.errors import ConfigurationError, InsecureTransportError
 from dan_async.network_file import ChainEndpoints, NetworkFile
@@ -23,7 +29,8 @@ def choose(
     parties: int | None = None,
     **others: Any,
 ) -> NetworkChoice:
-    return choose_network(devnet=devnet, nodes=nodes or [], threshold=threshold, parties=parties, **others)
+    given = KeygenNetworkOptions(devnet=devnet, node=nodes, threshold=threshold, parties=parties, **others)
+    return given.choose()
 
 
 def test_a_devnet_takes_its_threshold_from_the_option() -> None:
@@ -110,9 +117,9 @@ def test_two_networks_are_refused() -> None:
 def test_no_network_is_refused() -> None:
     """The error says what to give, and names --devnet only where a command has it."""
     with pytest.raises(ConfigurationError, match=r"no network is named\. Use --devnet"):
-        choose(has_devnet=True)
-    with pytest.raises(ConfigurationError, match=r"no network is named\. Use --network FILE, --node"):
         choose()
+    with pytest.raises(ConfigurationError, match=r"no network is named\. Use --network FILE, --node"):
+        NetworkOptions().choose()
 
 
 @pytest.mark.parametrize(("threshold", "parties"), [(2, None), (None, 3), (2, 3)])

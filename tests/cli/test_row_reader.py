@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dan_async.cli.batch import in_a_thread
+from dan_async.batch import in_a_thread
 from dan_async.errors import ConfigurationError
 
 

@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from dan_async.cli.options import PRIVATE_KEY_VARIABLE, WalletOpener, choose_wallet
+from dan_async.cli.options import PRIVATE_KEY_VARIABLE, OwnerOptions, WalletOpener
 from dan_async.errors import ConfigurationError
 from dan_async.wallets import LocalWallet
 
@@ -29,12 +29,8 @@ def choose(
     throwaway: str = "",
 ) -> WalletOpener:
     with mock.patch.dict(os.environ, environment or {}, clear=True):
-        return choose_wallet(
-            private_key_file=key_file,
-            rpc_url=rpc_url,
-            rpc_address=rpc_address,
-            throwaway=throwaway,
-        )
+        given = OwnerOptions(private_key_file=key_file, wallet_rpc=rpc_url, wallet_address=rpc_address)
+        return given.choose(throwaway=throwaway)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import pickle
-import re
 
 import pytest
 
@@ -28,19 +27,6 @@ CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubcla
 def test_one_except_catches_them_all(cls: type) -> None:
     """Every error of the module is a DanError."""
     assert issubclass(cls, errors.DanError)
-
-
-@pytest.mark.parametrize("cls", CLASSES)
-def test_the_tree_in_the_docstring_is_the_tree(cls: type) -> None:
-    """Each class is drawn, with the built-in it also is."""
-    line = next((li for li in errors.__doc__.splitlines() if re.search(rf"\b{cls.__name__}\b", li)), None)
-    assert line is not None
-    for built_in in (ValueError, ImportError, TimeoutError, ConnectionError, RuntimeError):
-        parents = [
-            b for b in cls.__mro__[1:] if b.__module__ == "dan_async.errors" and b is not errors.DanError
-        ]
-        own = issubclass(cls, built_in) and not any(issubclass(p, built_in) for p in parents)
-        assert (built_in.__name__ in line) == own
 
 
 def test_context_and_hint() -> None:

@@ -26,7 +26,7 @@ from dan_async.errors import (
     StoreTamperedError,
     StoreUnavailableError,
 )
-from dan_async.storage import CallbackKeys, FixedKeys, PassphraseKeys, StoreKey, migrations
+from dan_async.storage import CallbackKeys, FixedKeys, PassphraseKeys, StoreKey
 from dan_async.storage import database as _schema
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from tests.helpers import no_leaks
@@ -229,7 +229,7 @@ async def test_the_migrations_make_the_tables_that_the_store_uses(open_store: Op
     async with store.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
     config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.set_main_option("script_location", str(Path(_schema.__file__).parent / "migrations"))
     scripts = ScriptDirectory.from_config(config)
     assert [script.revision for script in scripts.walk_revisions()][::-1] == list(_schema.REVISIONS)
 

@@ -137,7 +137,7 @@ def test_versions_may_be_short(version: Any) -> None:
         (lambda: Nexus(factory="0x1"), "factory"),
         (lambda: Nexus(bootstrap="0x1"), "bootstrap"),
         (lambda: Nexus(implementation="0x1"), "implementation"),
-        (lambda: Nexus(owner_validator="0x1"), "validator"),
+        (lambda: Nexus(owner_validator="0x1"), "owner_validator"),
     ],
 )
 def test_wrong_arguments_are_named(make: Any, field: str) -> None:

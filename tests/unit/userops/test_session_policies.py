@@ -298,7 +298,7 @@ def test_another_store_is_refused(text: str) -> None:
         (lambda: Erc20Policy(token=TOKEN, recipient=RECIPIENT, max_amount=0), "max_amount"),
         (lambda: Erc20Policy(token=TOKEN, recipient=RECIPIENT, max_amount=2**256), "max_amount"),
         (lambda: Erc20Policy(token=TOKEN, recipient="x", max_amount=1), "recipient"),
-        (lambda: SessionContracts(manager="0x1"), "contract"),
+        (lambda: SessionContracts(manager="0x1"), "manager"),
     ],
 )
 def test_values_out_of_the_contracts_range_are_named(make: Any, field: str) -> None:
