@@ -1,5 +1,5 @@
 """
-A session key on a network of one's own: five nodes on loopback, any three of which can sign with it.
+A session key on your own network: five nodes on loopback, any three of which can sign.
 
     python examples/first_key.py
 """
@@ -14,7 +14,7 @@ from dan_async.devnet import Devnet
 
 
 async def main() -> None:
-    owner = LocalWallet(secrets.token_hex(32))  # a throwaway key: the devnet protects nothing of value
+    owner = LocalWallet(secrets.token_hex(32))  # a throwaway key
     async with DanClient(Devnet(threshold=3, parties=5)) as dan:
         session = await dan.generate_session_key(wallet=owner, chain_id=80002, duration=900)
     print(f"session key  {session.session_key_eoa}, held {session.threshold}-of-{session.parties_number}")

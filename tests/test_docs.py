@@ -24,7 +24,7 @@ import attrs
 import pytest
 
 import dan_async
-from dan_async import config, errors, retry
+from dan_async import config, errors, nodes, retry
 from dan_async.crypto.signature import personal_message_digest, recover_address
 
 ROOT = Path(__file__).parent.parent
@@ -219,18 +219,17 @@ def test_every_promised_name_has_a_docstring(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cls", "page"),
-    [
-        (config.Timeouts, "explanation/timeouts-and-retries.md"),
-        (retry.RetryPolicy, "explanation/timeouts-and-retries.md"),
-    ],
-    ids=["Timeouts", "RetryPolicy"],
+    "cls",
+    [config.Timeouts, config.TransportOptions, retry.RetryPolicy, nodes.RestPolicy, nodes.SigningOptions],
 )
-def test_every_setting_of_time_is_explained(cls: type, page: str) -> None:
-    """The page names each setting that is not there for tests."""
+def test_every_setting_is_explained(cls: type) -> None:
+    """docs/reference/configuration.md has a row for each setting that is not there for tests, with its default."""
+    page = text_of(DOCS / "reference" / "configuration.md")
     for field in attrs.fields(cls):
-        if field.name not in ("sleep", "random"):
-            assert field.name in text_of(DOCS / page), field.name
+        if field.name not in ("sleep", "random", "clock"):
+            (default,) = re.findall(rf"^\| `{field.name}` \| (\S+) \|", page, re.MULTILINE)
+            if isinstance(field.default, int | float | None):
+                assert default in (str(field.default), str(field.default).removesuffix(".0")), field.name
 
 
 def test_every_parameter_of_the_job_is_documented() -> None:
