@@ -174,12 +174,6 @@ class SessionSigner:
         InvalidFieldError: It is no session, or the permissions are not in their form.
     """
 
-    __slots__ = ("_client", "_permissions", "address", "lane_seed", "session")
-
-    address: Address
-    lane_seed: bytes
-    session: DanModuleInfo
-
     def __init__(
         self,
         client: MessageSigner,
@@ -232,11 +226,6 @@ class WalletSigner:
     Args:
         wallet: The wallet.
     """
-
-    __slots__ = ("_wallet", "address", "lane_seed")
-
-    address: Address
-    lane_seed: bytes
 
     def __init__(self, wallet: MessageWallet) -> None:
         if not isinstance(wallet, MessageWallet) or not isinstance(wallet.address, str):

@@ -86,7 +86,8 @@ class SmartAccountClient:
     """
     One smart account. ``create_smart_account_client`` makes it; close it with ``aclose()`` or use it in ``async with``.
 
-    It can be given to ``generate_session_key`` as *smart_account_client*.
+    It can be given to ``generate_session_key`` as *smart_account_client*. Whatever asks the chain may raise
+    ``ConfigurationError`` (no rpc_url was given), ``BundlerError`` (the node answered with an error) and ``TransportError``.
 
     Attributes:
         kind: The kind of account.
@@ -163,7 +164,6 @@ class SmartAccountClient:
         For the kinds with a well-known factory it is worked out here; with an rpc_url, the factory must say the same.
 
         Raises:
-            BundlerError: The chain's node answered with an error.
             ProtocolError: The factory is not on this chain, or the node names another address than it makes.
             ConfigurationError: The address is not known, and no rpc_url was given to find it out.
         """
@@ -337,10 +337,6 @@ class SmartAccountClient:
 
         Args:
             lane: The lane's name; empty for the usual one.
-
-        Raises:
-            ConfigurationError: No rpc_url was given.
-            BundlerError: The chain's node answered with an error.
         """
         return await self._fetch_nonce(self.lanes.key(lane), self._deadline(None))
 
@@ -361,7 +357,6 @@ class SmartAccountClient:
         Raises:
             ConfigurationError: The kind of account checks no messages here, or the owner's wallet signs none.
             WalletError: The owner did not sign.
-            BundlerError: The chain's node answered with an error.
         """
         if not isinstance(self.kind, BiconomyV2) or not isinstance(self._wallet, MessageWallet):
             raise ConfigurationError(
@@ -390,9 +385,7 @@ class SmartAccountClient:
             returns: The types that it returns, as ``(bool)``.
 
         Raises:
-            ConfigurationError: No rpc_url was given.
             ProtocolError: The answer has other types: there is another contract, or none.
-            BundlerError: The chain's node answered with an error.
         """
         found = self._chain.read(
             contract, signature, tuple(arguments), returns, deadline=self._deadline(None)
@@ -400,13 +393,7 @@ class SmartAccountClient:
         return await found
 
     async def is_deployed(self) -> bool:
-        """
-        Return whether the account is on the chain; a delegated EOA, whether it runs its kind's implementation.
-
-        Raises:
-            ConfigurationError: No rpc_url was given.
-            BundlerError: The chain's node answered with an error.
-        """
+        """Return whether the account is on the chain; a delegated EOA, whether it runs its kind's implementation."""
         return await self._look_deployed(self._deadline(None))
 
     # --- EIP-7702 -----------------------------------------------------------------------------------------------------
@@ -432,7 +419,6 @@ class SmartAccountClient:
             ConfigurationError: The account's kind is not a delegated one, or the owner's wallet signs no authorisations.
             InvalidFieldError: The chain is another one; nothing was signed.
             WalletError: The owner did not sign, or somebody else did.
-            BundlerError: The chain's node answered with an error.
         """
         if chain_id not in (None, 0, self.chain_id):
             raise InvalidFieldError(
