@@ -797,7 +797,11 @@ async def create_smart_account_client(
     bundler = Bundler(service("bundler", bundler_url), entry_point=contract)
     chain = None if rpc_url is None else Chain(service("node", rpc_url))
     try:
-        chain_id = await _chain_id(chain_id, bundler_url, bundler, limits)
+        if chain_id is None:
+            chain_id = chain_in_url(bundler_url)
+        if chain_id is None:
+            chain_id = await bundler.service.chain_id(deadline=Deadline(limits.total_s))
+        check_int("chain_id", chain_id, least=1, most=MAX_SAFE_INT)
     except BaseException:
         await bundler.service.aclose()
         raise
@@ -806,9 +810,10 @@ async def create_smart_account_client(
     elif biconomy_paymaster_api_key is not None:
         key = check_text("biconomy_paymaster_api_key", biconomy_paymaster_api_key, most=256)
         paymaster = BiconomyPaymaster(service("paymaster", f"{_BICONOMY_PAYMASTER}/{chain_id}/{key}"))
+    operations = WalletSigner(signer) if isinstance(signer, MessageWallet) else None
     return SmartAccountClient(
         kind=kind,
-        signer=_operation_signer(signer),
+        signer=signer if isinstance(signer, UserOperationSigner) else operations,
         wallet=None if isinstance(signer, UserOperationSigner) else signer,
         bundler_url=bundler_url if isinstance(bundler_url, str) else None,
         bundler=bundler,
@@ -828,17 +833,3 @@ def _address_of(signer: object) -> str:
     if not isinstance(address, str):
         raise InvalidFieldError("signer", "must be a wallet or a SessionSigner: it has no address")
     return address
-
-
-def _operation_signer(signer: Wallet | UserOperationSigner) -> UserOperationSigner | None:
-    if isinstance(signer, UserOperationSigner):
-        return signer
-    return WalletSigner(signer) if isinstance(signer, MessageWallet) else None
-
-
-async def _chain_id(chain_id: int | None, url: str | Transport, bundler: Bundler, timeouts: Timeouts) -> int:
-    if chain_id is None:
-        chain_id = chain_in_url(url)
-    if chain_id is None:
-        chain_id = await bundler.service.chain_id(deadline=Deadline(timeouts.total_s))
-    return check_int("chain_id", chain_id, least=1, most=MAX_SAFE_INT)
