@@ -23,8 +23,7 @@ from attrs import define, field, frozen
 from benchmarks.measure import commit_facts, platform_facts, say
 from dan_async.config import Threshold
 from dan_async.devnet.context import NodeIdentity
-from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.mpc.dkg import DkgParty, KeyShare, Session
 from dan_async.devnet.mpc.pairwise_setup import PairSetup, PairState
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
 from dan_async.devnet.node.signing import make_share
@@ -91,18 +90,12 @@ class Group:
 
     def generate_key(self) -> None:
         """Run a key generation among all parties."""
-        session_id = secrets.token_bytes(32)
-        operators = tuple(identity.operator for identity in self.identities)
-        parties = {
-            i: DkgParty(
-                session_id=session_id,
-                index=i,
-                threshold=self.threshold,
-                identities=operators,
-                sign=self.identities[i - 1].sign,
-            )
-            for i in self.indices
-        }
+        agreed = Session(
+            session_id=secrets.token_bytes(32),
+            threshold=self.threshold,
+            identities=tuple(identity.operator for identity in self.identities),
+        )
+        parties = {i: DkgParty(agreed, i, self.identities[i - 1].sign) for i in self.indices}
         commitments = {i: party.commit() for i, party in parties.items()}
         openings = {i: party.open(_others(i, commitments)) for i, party in parties.items()}
         broadcasts = {i: opening.broadcast for i, opening in openings.items()}
@@ -110,7 +103,7 @@ class Group:
         for i, party in parties.items():
             received = {j: opening.shares[i] for j, opening in openings.items() if j != i}
             echoes[i] = party.verify(_others(i, broadcasts), received)
-        self.shares = {i: party.finish(_others(i, echoes)) for i, party in parties.items()}
+        self.shares = {i: party.finish(_others(i, echoes))[0] for i, party in parties.items()}
 
     def set_up(self, one: int, other: int) -> None:
         """Run the set-up of a pair."""

@@ -104,7 +104,7 @@ class DanAccount:
         if version == _TYPED and self._session.chain_id is not None:
             raise InvalidFieldError(
                 "signable_message",
-                "is typed data as hashes, of which nobody can read the chain",
+                "is typed data as hashes, from which the chain cannot be read",
                 hint="sign_typed_data() checks it; unsafe_sign_hash() signs any digest",
             )
         if version == _PERSONAL and digest == personal_message_digest(body):
@@ -157,7 +157,7 @@ class DanAccount:
 
     async def unsafe_sign_hash(self, message_hash: bytes | str) -> SignedMessage:
         """
-        Sign 32 bytes as they are. They may be anything, a transaction that empties the account for one.
+        Sign 32 bytes as they are. They may stand for anything, such as a transaction that empties the account.
 
         Args:
             message_hash: The bytes, or their hex.

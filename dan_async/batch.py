@@ -189,7 +189,7 @@ class _Run(Generic[T]):
 
 class BatchRun(_Run[ItemResult]):
     """
-    The results of a batch, to be iterated over with ``async for``: each as soon as it is there, in no certain order.
+    The results of a batch, to be iterated over with ``async for``: each as soon as it is ready, in any order.
 
     Nothing runs before the first result is asked for. At most *concurrency* requests have been read, and begun or finished,
     beyond the results that were taken: a slow consumer slows the batch down. Use it as an async context manager

@@ -81,8 +81,8 @@ class DanClient:
     ``DanError``; see docs/reference/errors.md.
 
     Args:
-        network: A ``NodeNetwork``, or something that has one to offer, such as a ``Devnet`` (which is started when the
-            client is first used, unless it runs already, and stopped with the client if the client started it).
+        network: A ``NodeNetwork`` or a ``GatewayNetwork``, or a source of one such as a ``Devnet`` (which is started on
+            first use, unless it already runs, and stopped with the client if the client started it).
         timeouts: Limits for the jobs; each call can shorten or lengthen the total with *timeout*.
         store: Where sessions are kept (docs/how-to/storage.md): the intent before the first byte leaves, the session before
             it is returned. It stays open when the client is closed, since others may use it.
@@ -150,7 +150,7 @@ class DanClient:
         on_event: OnEvent | None = None,
     ) -> Self:
         """
-        Return a client of the network that a text names. Nothing is opened yet.
+        Return a client of the network that *where* names. Nothing is opened yet.
 
         Args:
             where: ``devnet://2-of-3`` for a devnet of the client's own; a network file (``./nodes.toml``) or the name of one
@@ -286,16 +286,16 @@ class DanClient:
             auth: The owner, instead of a wallet: a ``PasskeyAuth`` (docs/how-to/passkeys.md). A passkey has no address, so
                 the payload's is *eoa_address* of *hardcoded_values*, else the smart account's.
             smart_account_client: A smart account, whose signer is the owner's wallet unless another is given.
-            browser_wallet: The seed's name for a wallet that is asked instead of the account's signer.
+            browser_wallet: A wallet that is asked instead of the account's signer; TypeScript's *browserWallet*.
             hardcoded_values: Any of eoa_address, hex_eph_sk_without_0x, threshold, parties_number, chain_id, under these
-                names or the seed's; a value that is also given directly must be the same.
+                names or in camelCase; a value that is also given directly must be the same.
             duration: How long the ephemeral key lives: whole seconds, 1 to 31 536 000 (365 days), also as a ``timedelta``.
             chain_id: The chain; else the account's, else the one in a bundler URL …/api/v2/<chain id>/… or …/api/v3/….
             threshold: t, how many nodes must sign; if None the network's default, or a majority of another *parties_number*.
             parties_number: n, how many nodes hold a share: 2 <= t <= n <= 20.
             min_parties: The smallest n to accept if nodes are missing; *parties_number* if None.
             min_holders: How many nodes must acknowledge that they hold a share before the payload is returned, t to n; t if
-                None. Not through a gateway, which does not say.
+                None. Not available through a gateway.
             permissions: The limits of what the session may sign: JSON text, kept as it is, or an object. None for no limits.
             key_label: A label for the network to keep with the key.
             eph_alg: ``"secp256k1"`` or ``"ed25519"``; the network's usual one if None.
@@ -303,7 +303,7 @@ class DanClient:
             eph_id: The name of the ephemeral key on the nodes; derived from its public key if None.
             timeout: Seconds for the whole call, instead of the client's. An interactive wallet's time does not count.
             allow_resign: Whether an interactive wallet may be asked to sign again when key generation failed after the first
-                signature and is started again without the nodes at fault. Wallets that nobody looks at always may.
+                signature and is started again without the nodes at fault. A wallet that is not interactive always may.
             on_report: Called with the ``KeygenReport`` before the payload is returned: the nodes that acknowledged and hold
                 a share, those that failed and why, attempts and timings.
             reference: Your own name for the session in the client's store, unique there.
@@ -380,7 +380,7 @@ class DanClient:
 
         Args:
             owner: The address that will sign: an externally owned account's, as for ``generate_session_key``.
-            **parameters: Parameters of ``generate_session_key`` under the same names, but for wallets, *auth*,
+            **parameters: Parameters of ``generate_session_key`` under the same names, except wallets, *auth*,
                 *allow_resign* and *on_report*.
 
         Returns:
@@ -410,8 +410,8 @@ class DanClient:
         """
         Make the session key that ``begin_session_key`` has begun.
 
-        There is one key at most, however often this is called, wherever, and at once: whoever comes second with the owner's
-        signature gets the same session. After an error other than ``PendingNotFoundError`` it may be called again.
+        At most one key is made, however often and wherever this is called: a second call with the owner's signature returns
+        the same session. After an error other than ``PendingNotFoundError`` it may be called again.
 
         Args:
             pending_id: ``PendingSessionKey.id``.
@@ -423,10 +423,10 @@ class DanClient:
             The payload. It holds the ephemeral private key: treat it as a secret.
 
         Raises:
-            PendingNotFoundError: Nothing of this id waits: unknown, called off, too late, or begun elsewhere.
-            WalletSignatureError: It is no signature; the session key goes on waiting.
+            PendingNotFoundError: No session key with this id waits: unknown, cancelled, too late, or begun elsewhere.
+            WalletSignatureError: It is not a signature; the session key goes on waiting.
             WrongSignerError: It is not the owner's, or not over this typed data; the session key goes on waiting.
-            SessionPendingError: Another process has been at work on it all the time; call again.
+            SessionPendingError: Another process is still working on it; call again.
             DanError: Any error of ``generate_session_key``. With a store, ``recover()`` settles what it leaves.
         """
         network, deadline = await self._begin(timeout)
@@ -440,7 +440,7 @@ class DanClient:
 
     async def cancel_session_key(self, pending_id: str) -> bool:
         """
-        Call off what ``begin_session_key`` has begun, unless its owner has signed.
+        Cancel what ``begin_session_key`` has begun, unless its owner has signed.
 
         Args:
             pending_id: ``PendingSessionKey.id``.
@@ -462,7 +462,7 @@ class DanClient:
         **parameters: Any,
     ) -> BatchRun:
         """
-        Make many session keys, so many at a time, and return each as soon as it is made.
+        Make many session keys, several at a time, and return each as soon as it is made.
 
         One failure is one result; the others go on. See ``BatchRun`` for how it is iterated over and closed. Nodes that
         offer it make up to 16 keys with the same participants in one session of theirs, in several times fewer steps.
@@ -474,9 +474,9 @@ class DanClient:
             concurrency: How many to work on at a time, 1 to 100 000.
             rate_limit: How many to begin per second at most; None for no limit.
             resume: Whether each request has a *reference* under which its session is made once, however often the batch
-                is broken off and started again. Needs a store.
+                is interrupted and started again. Needs a store.
             retry_failed: With *resume*: whether to try requests again that have failed before.
-            **parameters: Parameters of ``generate_session_key`` that all requests share; a request's own win, and a
+            **parameters: Parameters of ``generate_session_key`` for all requests; a request's own take precedence, and a
                 ``SessionKeyRequest`` has all of them.
 
         Returns:
@@ -528,7 +528,7 @@ class DanClient:
         Args:
             message: Text or bytes, signed as a personal message (EIP-191); typed data (EIP-712) as a mapping; or a user
                 operation, as a mapping of userOperation, entryPointVersion, entryPointAddress and chainId.
-            session: The session, as a payload, a ``DanModuleInfo`` or the seed's dict; its seven fields are enough.
+            session: The session, as a payload, a ``DanModuleInfo`` or its JSON as a dict; the seven fields are enough.
             request_type: ``"EIP191"``, ``"EIP712"``, ``"accountAbstractionTx"``, or ``"rawBytes"`` for a digest of 32
                 bytes (or their hex), which is signed as it is. Recognised by the message's form if None.
             chain_id: The chain that typed data or a user operation may be for, instead of the session's. 0 allows typed
@@ -570,13 +570,13 @@ class DanClient:
         **parameters: Any,
     ) -> SigningRun:
         """
-        Have many messages signed, so many at a time, and return each signature as soon as it is there.
+        Have many messages signed, several at a time, and return each signature as soon as it is ready.
 
         One failure is one result; the others go on. See ``BatchRun`` for how it is iterated over and closed.
 
         Args:
             messages: Anything to iterate over, sync or async; each is a message as ``sign_message`` takes it.
-            session: The session, or a function that returns the one of the moment.
+            session: The session, or a function that returns the current one.
             concurrency: How many to work on at a time, 1 to 100 000.
             rate_limit: How many to begin per second at most; None for no limit.
             **parameters: Any other parameter of ``sign_message``, for all messages.
@@ -605,13 +605,13 @@ class DanClient:
         may_prompt: bool = False,
     ) -> LiveSession:
         """
-        Renew a session while a context lasts: give it another ephemeral key before the one that it has expires.
+        Renew a session while a context lasts: replace its ephemeral key before it expires.
 
         A quarter of *duration* before its end, 10 minutes at most, the owner authorises the next ephemeral key. If that
-        fails it is tried again until the session has expired. The ephemeral key before goes on working until it expires.
+        fails it is tried again until the session has expired. The previous ephemeral key works until it expires.
 
         Args:
-            session: The session; it must say when it expires.
+            session: The session; its *expires_at* must be known.
             wallet: The owner's wallet.
             auth: The owner, instead of a wallet: a ``PasskeyAuth``.
             duration: How long each new ephemeral key lives: whole seconds, 1 to 31 536 000, also as a ``timedelta``.
@@ -620,10 +620,10 @@ class DanClient:
             may_prompt: Whether the wallet may ask a person, at any time. Otherwise such a wallet is refused.
 
         Returns:
-            An async context manager, whose *session* is the session as it is now.
+            An async context manager, whose *session* is the current session.
 
         Raises:
-            ConfigurationError: A parameter is wrong, the session does not say when it expires, or the wallet asks a person.
+            ConfigurationError: A parameter is wrong, the session has no expiry, or the wallet asks a person.
             SessionExpiredError: On entering: it has expired already.
 
         Example::
@@ -638,8 +638,8 @@ class DanClient:
         if not check_bool("may_prompt", may_prompt) and owner.interactive:
             raise InvalidFieldError(
                 "wallet" if auth is None else "auth",
-                "asks a person, who may not expect it",
-                hint="Use a wallet that signs by itself, or say may_prompt=True",
+                "asks a person, which needs may_prompt=True",
+                hint="Use a wallet that signs by itself, or pass may_prompt=True",
             )
         lifetime_s = duration_s(duration)
         if record_id is not None:
@@ -700,11 +700,11 @@ class DanClient:
             revoke: Whether to revoke the ephemeral key at the end.
             may_prompt: Whether the wallet may ask a person again.
             on_renewed: Called with each new session, on the event loop.
-            **parameters: Other parameters of ``generate_session_key``, but for *browser_wallet*, *allow_resign* and
+            **parameters: Other parameters of ``generate_session_key``, except *browser_wallet*, *allow_resign* and
                 *on_report*. *duration* is how long each ephemeral key lives.
 
         Yields:
-            The session: its *session* is the payload as it is now, and ``sign_message``, ``sign_many`` and
+            The session: its *session* is the current payload, and ``sign_message``, ``sign_many`` and
             ``sign_user_operation`` sign with it.
 
         Raises:
@@ -769,8 +769,8 @@ class DanClient:
         Have t of the nodes sign a user operation of ERC-4337; see ``dan_async.userops.sign_user_operation``.
 
         Args:
-            user_op: The operation, complete but for its signature.
-            session: The session, as a payload, a ``DanModuleInfo`` or the seed's dict.
+            user_op: The operation, complete except for its signature.
+            session: The session, as a payload, a ``DanModuleInfo`` or its JSON as a dict.
             entry_point: The entry point's address; the well-known one of the operation's version if None.
             chain_id: The chain; the session's if None.
             permissions: The session's permissions: an operation that they do not allow is refused before it is sent.
@@ -854,7 +854,7 @@ class DanClient:
         timeout: TimeSpan | None = None,
     ) -> EphemeralKeyReport:
         """
-        Take the use of the session's key from the session's ephemeral key.
+        Revoke the session's ephemeral key: the nodes do not accept it any more.
 
         Args:
             session: The session that is to end.
@@ -946,9 +946,9 @@ class DanClient:
         timeout: TimeSpan | None = None,
     ) -> StoredSession:
         """
-        Take the use of a stored session's key from its ephemeral key, and mark the record as revoked.
+        Revoke a stored session's ephemeral key, and mark the record as revoked.
 
-        It may be repeated until every node has confirmed: a node that was not there goes on accepting the key.
+        It may be repeated until every node has confirmed: a node that was not reached goes on accepting the key.
 
         Args:
             record_id: The record.
@@ -980,7 +980,7 @@ class DanClient:
         timeout: TimeSpan | None = None,
     ) -> StoredSession:
         """
-        Put a new ephemeral key in the place of a stored session's: the same address, used and prolonged.
+        Replace a stored session's ephemeral key by a new one; the address stays the same.
 
         The old ephemeral key works until it expires. Until then it has a record of its own in the store, which
         ``revoke_stored_session`` takes.
@@ -1031,7 +1031,7 @@ async def generate_session_key(
     *, smart_account_client: SmartAccount, client: DanClient, **parameters: Any
 ) -> DanSessionKeyPayload:
     """
-    Make a session key for a smart account: the seed's own shape.
+    Make a session key for a smart account: the shape of the TypeScript ``generateSessionKey``.
 
     Args:
         smart_account_client: The account; its signer is asked to sign unless *browser_wallet* is given.
@@ -1054,7 +1054,7 @@ async def sign_message(
     message: Message, session: DanModuleInfo | Mapping[str, Any], *, client: DanClient, **parameters: Any
 ) -> Hex:
     """
-    Sign a message with a session's key: the shape of the seed's sibling, ``signMessage(message, danModuleInfo)``.
+    Sign a message with a session's key: the shape of the TypeScript ``signMessage(message, danModuleInfo)``.
 
     Args:
         message: The message.

@@ -33,7 +33,7 @@ class LiveSession:
     A session that ``DanClient.keep_alive`` renews while the context lasts; that of ``DanClient.session`` also ends then.
 
     Attributes:
-        session: The session as it is now: take it anew for each signature, or use the methods, which do.
+        session: The current session: read it for each signature, or use the methods, which do.
         failure: Why the last attempt to renew or revoke it failed; None if it did not.
         is_revoked: Whether its ephemeral key was revoked at the end.
     """
@@ -50,7 +50,7 @@ class LiveSession:
     ) -> None:
         if session.expires_at is None:
             raise ConfigurationError(
-                "the session does not say when it expires", hint="Keep all its fields: to_dict(extended=True)"
+                "the session has no expiry", hint="Keep all its fields: to_dict(extended=True)"
             )
         self.session = session
         self.failure: DanError | None = None
@@ -109,7 +109,7 @@ class LiveSession:
         Have an operation signed with the session as it is now. The errors are those of ``DanClient.sign_user_operation``.
 
         Args:
-            user_op: The operation, complete but for its signature.
+            user_op: The operation, complete except for its signature.
             **options: Any other parameter of ``DanClient.sign_user_operation``.
 
         Returns:

@@ -454,7 +454,7 @@ class SessionTools:
         found = await find_record(self._store, check_text("session", session, most=200))
         if found is None or not self._may_use(found):
             raise InvalidFieldError(
-                "session", "is none that may be used here", hint="session_status lists those that may"
+                "session", "is not one that may be used here", hint="session_status lists those that may"
             )
         return found
 

@@ -344,7 +344,7 @@ class SigningOrder:
             The signatures as 0x hex, r, s and v, with low s.
 
         Raises:
-            SignatureCheckError: One does not; none is given then.
+            SignatureCheckError: One does not; then none is returned.
         """
         if len(signatures) != len(self.digests):
             raise _mismatch(self.address)
@@ -362,8 +362,8 @@ class SigningOrder:
 
 def _mismatch(address: Address) -> SignatureCheckError:
     return SignatureCheckError(
-        f"the network's signature does not recover to the session's address {address}; it is withheld",
-        hint="The network signed with another key or another message. Suspect the gateway or the nodes",
+        f"the network's signature does not recover to the session's address {address}; it was discarded",
+        hint="The network signed another message or with another key: the gateway or the nodes may be dishonest",
         phase="signing",
     )
 
@@ -476,7 +476,7 @@ class Network(Protocol):
             ConfigurationError: The network cannot carry the request; nothing was sent.
             WalletError: The owner did not authorise; nothing was created.
             QuorumError: Fewer than t nodes agree.
-            DeadlineExceededError: The time ran out.
+            DeadlineExceededError: The deadline passed.
             DanError: Any other failure of the network, named.
         """
         ...
@@ -507,7 +507,7 @@ class Network(Protocol):
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
     ) -> EphemeralKeyReport:
         """
-        Take the use of a distributed key from an ephemeral key; see ``add_ephemeral_key``.
+        End an ephemeral key's use of a distributed key; see ``add_ephemeral_key``.
 
         Args:
             change: Which key, and the ephemeral key.
@@ -541,7 +541,7 @@ class Network(Protocol):
             EphemeralKeyRefusedError: The nodes refuse the ephemeral key.
             NotPermittedError: The session's permissions do not allow it.
             QuorumError: No t nodes signed, for other reasons.
-            DeadlineExceededError: The time ran out.
+            DeadlineExceededError: The deadline passed.
             DanError: Any other failure of the network, named.
         """
         ...
@@ -684,7 +684,7 @@ class OpensKeygen(Protocol):
         Raises:
             ConfigurationError: The network cannot carry the request; nothing was sent.
             QuorumError: Too few nodes are ready.
-            DeadlineExceededError: The time ran out.
+            DeadlineExceededError: The deadline passed.
             DanError: Any other failure of the network, named.
         """
         ...
@@ -772,7 +772,7 @@ def network_time(network: Network, clock: Clock, t: int | None) -> float:
 
 @runtime_checkable
 class NetworkSource(Protocol):
-    """Something that has a network to offer, such as a devnet; a client opens it and closes it again."""
+    """A source of a network, such as a devnet; a client opens it and closes it again."""
 
     async def open_network(self) -> Network:
         """

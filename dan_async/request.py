@@ -87,7 +87,7 @@ class SmartAccount(Protocol):
 @frozen(kw_only=True)
 class HardcodedValues:
     """
-    The seed's *hardcodedValues*: values to use instead of made or inferred ones.
+    TypeScript's *hardcodedValues*: values to use instead of made or inferred ones.
 
     Args:
         eoa_address: The owner's address.
@@ -113,7 +113,7 @@ class HardcodedValues:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
         """
-        Read a mapping with our names or the seed's camelCase ones.
+        Read a mapping with our names or the camelCase ones of TypeScript.
 
         Args:
             values: Any of the five.
@@ -159,7 +159,7 @@ def _to_hardcoded(values: Mapping[str, Any] | HardcodedValues | None) -> Hardcod
 @frozen(kw_only=True)
 class DanSessionKeyRequestParams:
     """
-    The seed's ``DanSessionKeyRequestParams``.
+    The parameters of the TypeScript ``generateSessionKey``, as one value.
 
     Args:
         smart_account_client: The account whose owner authorises the session; its ``signer`` is asked to sign.
@@ -398,9 +398,7 @@ def _agreed(request: SessionKeyRequest) -> dict[str, Any]:
     for name, theirs in _ALSO_HARDCODED.items():
         given, hardcoded = getattr(request, name), getattr(request.hardcoded, theirs)
         if given is not None and hardcoded is not None and given != hardcoded:
-            raise InvalidFieldError(
-                name, "is given twice, and hardcoded_values says something else", hint="Give it once"
-            )
+            raise InvalidFieldError(name, "differs from the value in hardcoded_values", hint="Give it once")
         found[name] = hardcoded if given is None else given
     return found
 

@@ -27,8 +27,8 @@ from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId
 
 __all__ = ["DanModuleInfo", "DanSessionKeyPayload"]
 
-#: Our field names and the seed's, in the seed's order.
-_SEED_NAMES = {
+#: Our field names and those of the TypeScript clients, in their order.
+_TYPESCRIPT_NAMES = {
     "session_key_eoa": "sessionKeyEOA",
     "mpc_key_id": "mpcKeyId",
     "hex_eph_sk_without_0x": "hexEphSKWithout0x",
@@ -102,7 +102,7 @@ class DanModuleInfo:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """
-        Read the seed's camelCase form, with or without the extended fields.
+        Read the camelCase form of the TypeScript clients, with or without the extended fields.
 
         Args:
             data: A mapping, as ``json.loads`` returns it.
@@ -112,7 +112,7 @@ class DanModuleInfo:
         """
         if not isinstance(data, Mapping):
             raise InvalidFieldError("session", f"must be a JSON object, not {type(data).__name__}")
-        names = {wire: ours for ours, wire in (_SEED_NAMES | _EXTENDED_NAMES).items()} | _ALIASES
+        names = {wire: ours for ours, wire in (_TYPESCRIPT_NAMES | _EXTENDED_NAMES).items()} | _ALIASES
         values: dict[str, Any] = {}
         for wire, value in data.items():
             ours = names.get(wire) if isinstance(wire, str) else None
@@ -120,17 +120,17 @@ class DanModuleInfo:
                 raise InvalidFieldError(
                     shown_name(wire, otherwise="a field"),
                     "is not a field of a session",
-                    hint=f"Fields: {', '.join(_SEED_NAMES.values())}",
+                    hint=f"Fields: {', '.join(_TYPESCRIPT_NAMES.values())}",
                 )
             if ours in values:
-                raise InvalidFieldError(wire, f"is given twice, also as {_SEED_NAMES.get(ours, ours)}")
+                raise InvalidFieldError(wire, f"is given twice, also as {_TYPESCRIPT_NAMES.get(ours, ours)}")
             values[ours] = (
                 _without_0x(value) if ours == "hex_eph_sk_without_0x" and wire == "ephSK" else value
             )
         needed = [a.name for a in fields(cls) if a.default is NOTHING]
         for ours in needed:
             if values.get(ours) is None:
-                raise InvalidFieldError(_SEED_NAMES[ours], "is missing")
+                raise InvalidFieldError(_TYPESCRIPT_NAMES[ours], "is missing")
         try:
             return cls(**values)
         except InvalidFieldError as error:
@@ -141,7 +141,7 @@ class DanModuleInfo:
 
     def _repr_html_(self) -> str:
         """Return the session as a table, as notebooks show it; the secret is masked."""
-        shown = self.to_dict(extended=True) | {_SEED_NAMES["hex_eph_sk_without_0x"]: "***"}
+        shown = self.to_dict(extended=True) | {_TYPESCRIPT_NAMES["hex_eph_sk_without_0x"]: "***"}
         rows = (f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in shown.items())
         return f"<table>{''.join(rows)}</table>"
 
@@ -173,12 +173,12 @@ class DanModuleInfo:
 
     def to_dict(self, *, extended: bool = False) -> dict[str, Any]:
         """
-        Return the seed's camelCase form, secret included, for ``json.dumps`` and the TypeScript ``signMessage``.
+        Return the camelCase form of the TypeScript clients, secret included, for ``json.dumps``.
 
         Args:
             extended: Also include publicKey, ephId, ephAlg and expiresAt. Fields that are not known are left out.
         """
-        names = _SEED_NAMES | (_EXTENDED_NAMES if extended else {})
+        names = _TYPESCRIPT_NAMES | (_EXTENDED_NAMES if extended else {})
         values = ((wire, getattr(self, ours)) for ours, wire in names.items())
         return {wire: value for wire, value in values if value is not None}
 
@@ -186,7 +186,7 @@ class DanModuleInfo:
 @frozen(kw_only=True)
 class DanSessionKeyPayload(DanModuleInfo):
     """
-    A new session key, from ``generate_session_key``: the seed's seven fields and four more.
+    A new session key, from ``generate_session_key``: the TypeScript clients' seven fields and four more.
 
     Args:
         hex_eph_sk_without_0x: The ephemeral private key: 64 hex digits, no 0x. Secret; masked in repr. A ``str``

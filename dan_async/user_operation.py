@@ -458,12 +458,12 @@ def check_entry_point(address: str, version: EntryPointVersion, *, named: str | 
     if found == ENTRY_POINTS[version]:
         return found
     if found in ENTRY_POINTS.values():
-        raise InvalidFieldError("entry_point", f"is the one of another version than {version}")
+        raise InvalidFieldError("entry_point", f"belongs to a version other than {version}")
     if named is None or parse_address("entry_point", named) != found:
         raise InvalidFieldError(
             "entry_point",
             f"is not the well-known one of {version}",
-            hint="If it is meant, name it: entry_point",
+            hint="If that is intended, pass entry_point",
         )
     return found
 
@@ -573,6 +573,9 @@ class UserOperationReceipt:
     def from_dict(cls, found: Any) -> Self:
         """
         Read the bundler's answer; members that are not needed may be there or not.
+
+        Args:
+            found: The answer, as ``json.loads`` returns it.
 
         Raises:
             InvalidFieldError: A needed member is missing or wrong.

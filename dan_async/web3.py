@@ -203,7 +203,7 @@ class _Signer:
         if filled.setdefault("chainId", chain) != chain or chain != (self._chain_id or chain):
             raise InvalidFieldError(
                 "chainId",
-                f"is {filled['chainId']}, the node's chain {chain}, and the session's {self._chain_id or 'any'}",
+                f"is {filled['chainId']}, but the node's chain is {chain} and the session's {self._chain_id or 'any'}",
                 hint="Nothing was signed. Use a node of the session's chain, or name another one with chain_id",
             )
         if "gasPrice" not in filled:
@@ -254,7 +254,7 @@ class _OnOneWeb3:
         """Refuse what cannot be answered; only providers of one lasting connection call this."""
         if self._signer.concerns(method, params):
             error = ConfigurationError(
-                f"{method} of a session cannot go over a provider of one lasting connection",
+                f"{method} of a session cannot be answered over a persistent connection",
                 hint="Use AsyncHTTPProvider for the session, or sign with DanAccount and send the raw transaction",
             )
             raise _as_web3_error(error) from error

@@ -8,6 +8,7 @@ makes, are beyond it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import os
 import re
@@ -17,8 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 SECURITY_PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "security.md"
+
+# How long one example takes says more about the machine than about the code; the time-out of the whole test stays.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 class NamedTestsRan:
@@ -67,6 +73,11 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     if is_whole and not hasattr(config, "workerinput"):
         config.pluginmanager.register(NamedTestsRan())
+
+
+def pytest_collection_finish() -> None:
+    """Keep the tests themselves out of the garbage collector's way: 14,000 of them would be looked at again and again."""
+    gc.freeze()
 
 
 # --- loopback only ----------------------------------------------------------------------------------------------------

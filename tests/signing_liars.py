@@ -18,8 +18,14 @@ from typing import Any
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.devnet.context import NodeIdentity, NodeLimits
 from dan_async.devnet.node.rpc import RefusalError, refusing
-from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peers.sessions import PeerSessions, RoundSession, SessionFailedError
+from dan_async.devnet.peers.sessions import (
+    AbortNotice,
+    Kind,
+    PeerMessage,
+    PeerSessions,
+    RoundSession,
+    SessionFailedError,
+)
 from dan_async.errors import (
     NodeCode,
     NodeProtocolError,

@@ -126,7 +126,8 @@ def public_signatures() -> list[str]:
         if inspect.isfunction(value):
             lines.append(called(value, name))
         elif inspect.isclass(value) and value.__module__.startswith("dan_async"):
-            own = [base for base in value.__mro__ if base is value or base not in classes]
+            inherited = {base for other in value.__mro__[1:] if other in classes for base in other.__mro__}
+            own = [base for base in value.__mro__ if base not in inherited]
             lines += members_of([base for base in own if base.__module__.startswith("dan_async")], name)
     return lines
 

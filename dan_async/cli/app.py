@@ -113,7 +113,7 @@ def main(
     ] = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Session keys from DAN, the Delegated Authorisation Network: shared by n nodes, used by t, limited by one signature."""
+    """Session keys of DAN, the Delegated Authorisation Network: n nodes share each key, and any t of them can sign."""
     del version
     if context.invoked_subcommand is None:
         raise ConfigurationError(

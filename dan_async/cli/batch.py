@@ -88,19 +88,19 @@ class RowOptions:
     store_key_file: Path | None = option(
         "FILE",
         "A file with the store's encryption key. Or set DAN_ASYNC_STORE_KEY, or DAN_ASYNC_STORE_PASSPHRASE. "
-        "If none is named: the SQLite file's name with .key appended, made with the store.",
+        "Default: the SQLite file's name with .key appended, created with the store.",
     )
     form: str | None = option(
-        "FORMAT", "jsonl, csv or wallets; recognised by the file's name if not given.", "--format"
+        "FORMAT", "jsonl, csv or wallets; by default recognised by the file's name.", "--format"
     )
     chain_id: int | None = option(
         "ID",
-        f"The chain of rows without a chainId; with --devnet {DEVNET_CHAIN_ID} if not given.",
+        f"The chain of rows without a chainId; by default {DEVNET_CHAIN_ID} with --devnet.",
         parser=whole_number(1, MAX_SAFE_INT),
     )
     duration: int | None = option(
         "SECONDS",
-        "How long sessions live, for rows without a duration of their own; 3600 if not given.",
+        "How long sessions live, for rows without a duration of their own; 3600 by default.",
         parser=whole_number(1, MAX_LIFETIME_S),
     )
     permissions: str | None = option(
@@ -154,9 +154,9 @@ def batch(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Make a session key for each row, into an encrypted store. Interrupt or kill it at any moment, and start it again.
+    Make a session key for each row, into an encrypted store. You may stop or kill it at any moment, and run it again.
 
-    A row that has its key is left alone, and one that was under way is first
+    A row that has its key is skipped, and one that was in progress is first
     settled with the nodes: no row gets a second key. A row has the fields id,
     privateKey (or address, with --wallet-rpc), chainId, duration, threshold,
     partiesNumber, minParties, permissions and keyLabel, all of them optional;
@@ -709,7 +709,7 @@ def _reference(
     before = seen[digest[:16]] = seen.get(digest[:16], 0) + 1
     if row_id is not None:
         if before > 1:
-            raise InvalidFieldError("id", "stands twice in the input")
+            raise InvalidFieldError("id", "occurs twice in the input")
         return f"batch:id:{row_id}"
     return f"batch:{digest[:16].hex()}:{before}"
 

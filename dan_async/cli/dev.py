@@ -29,7 +29,7 @@ def dev(
         typer.Option(
             parser=whole_number(2, MAX_PARTIES),
             metavar="T",
-            help="How many of them must sign together when a client does not say, 2 to N; a majority if not given.",
+            help="How many of them must sign together unless a client says otherwise, 2 to N; a majority by default.",
         ),
     ] = None,
     storage: Annotated[
@@ -45,11 +45,11 @@ def dev(
         typer.Option(
             parser=whole_number(1, 65_535 - MAX_PARTIES - 2),
             metavar="PORT",
-            help="The gateway's port; the nodes', Anvil's and Alto's follow. Free ones if not given.",
+            help="The gateway's port; the nodes', Anvil's and Alto's follow. Free ones by default.",
         ),
     ] = None,
     write: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where the network file goes; it is replaced.")
+        Path, typer.Option(metavar="FILE", help="The network file to write; an existing one is replaced.")
     ] = Path("dev.toml"),
     owner_key: Annotated[
         Path,
@@ -62,7 +62,7 @@ def dev(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="The node_modules folder with Anvil and Alto; looked for here and in the folders above if not given.",
+            help="The node_modules folder with Anvil and Alto; by default searched for here and in the folders above.",
         ),
     ] = None,
     as_json: Annotated[
@@ -71,7 +71,7 @@ def dev(
     ] = False,
 ) -> None:
     """
-    Run all that a session needs on this machine until Ctrl-C: nodes, gateway, chain (Anvil) and bundler (Alto).
+    Run everything that a session needs on this machine until Ctrl-C: nodes, gateway, chain (Anvil) and bundler (Alto).
 
     Writes one network file, which --network FILE and DanClient.connect(FILE) take, and which names the chain as well.
     Both entry points and the factories of SimpleAccount are at their usual addresses.

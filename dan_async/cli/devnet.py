@@ -47,7 +47,7 @@ def devnet(
         typer.Option(
             parser=whole_number(2, MAX_PARTIES),
             metavar="T",
-            help="How many of them must sign together when a client does not say, 2 to N; a majority if not given.",
+            help="How many of them must sign together unless a client says otherwise, 2 to N; a majority by default.",
         ),
     ] = None,
     processes: Annotated[
@@ -58,7 +58,7 @@ def devnet(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Keep identities and shares in this folder, so that a later run still has them; in memory if not given.",
+            help="Keep identities and shares in this folder, so that a later run still has them; in memory by default.",
         ),
     ] = None,
     port: Annotated[
@@ -66,7 +66,7 @@ def devnet(
         typer.Option(
             parser=whole_number(1, 65_535 - MAX_PARTIES),
             metavar="PORT",
-            help="The gateway's port; the nodes' follow. Free ones if not given, or with --storage those of the run before.",
+            help="The gateway's port; the nodes' follow. Free ones by default, or with --storage those of the previous run.",
         ),
     ] = None,
     write: Annotated[
@@ -160,7 +160,7 @@ def _read_faults(texts: Sequence[str], nodes: int) -> dict[int, list[Fault]]:
             raise ConfigurationError(f"{which}: {error.message}", hint=error.hint) from None
         if node >= nodes:
             raise ConfigurationError(
-                f"{which}: there is no node of that number", hint=f"The nodes are 0 to {nodes - 1}"
+                f"{which}: there is no such node", hint=f"The nodes are 0 to {nodes - 1}"
             )
         faults.setdefault(node, []).append(parsed)
     return faults
@@ -223,7 +223,7 @@ async def _start(net: Devnet, storage: Path | None, port: int | None) -> None:
     except OSError as error:
         if port is not None and error.errno == errno.EADDRINUSE:
             raise ConfigurationError(
-                f"--port: of the ports {port} to {port + net.threshold.n} one is in use",
+                f"--port: one of the ports {port} to {port + net.threshold.n} is in use",
                 hint="Name another one",
             ) from error
         if storage is None:

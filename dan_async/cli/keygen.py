@@ -77,8 +77,8 @@ class SessionOptions:
 
     chain_id: int | None = option(
         "ID",
-        "The chain the session is meant for. Needed with --node, --gateway and a network file that names none; "
-        f"with --devnet it is {DEVNET_CHAIN_ID} (Polygon Amoy) if not given.",
+        "The chain that the session is for. Required with --node, --gateway, and a network file without a chain; "
+        f"with --devnet {DEVNET_CHAIN_ID} (Polygon Amoy) by default.",
         parser=whole_number(1, MAX_SAFE_INT),
     )
     duration: int = option(
@@ -89,16 +89,16 @@ class SessionOptions:
     )
     permissions: str | None = option(
         "JSON|@FILE",
-        "What the session may sign: JSON text, or @ and the name of a file that holds it; no limits if not given.",
+        "What the session may sign: JSON text, or @ and the name of a file with it; no limits by default.",
     )
     min_parties: int | None = option(
         "N",
-        "Accept a key that only N nodes hold if others are missing; all --parties if not given.",
+        "Accept a key that only N nodes hold if others are missing; by default all --parties.",
         parser=whole_number(2, MAX_PARTIES),
     )
     min_holders: int | None = option(
         "N",
-        "How many nodes must acknowledge that they hold a share; as many as must sign, if not given.",
+        "How many nodes must acknowledge that they hold a share; by default as many as must sign.",
         parser=whole_number(2, MAX_PARTIES),
     )
 
@@ -124,7 +124,7 @@ class OutputOptions:
     )
     output: Path | None = option(
         "FILE",
-        "Write the session as JSON, with all that is known of it, to a file that only you can read (mode 0600). "
+        "Write the session as JSON, with every field, to a file that only you can read (mode 0600). "
         "With it or --store, standard output masks the ephemeral private key.",
     )
     force: bool = option(None, "Let --output replace an existing file.", "--force", default=False)
@@ -261,7 +261,7 @@ def _show(
     in_full = reveal or (out.as_json and not is_kept)
     try:
         if out.as_json:
-            fields = session.to_dict()  # the seed's seven, as its TypeScript clients have them
+            fields = session.to_dict()  # the seven fields of the TypeScript clients
             result(json.dumps(fields if in_full else masked(fields)))
         else:
             as_table(session, reveal=in_full, kept=is_kept)
@@ -270,5 +270,5 @@ def _show(
             raise
         forget_output()
         raise DanError(
-            "the session was made, and nobody reads standard output", hint="It is lost. Run the command again"
+            "the session was made, but standard output is closed", hint="It is lost. Run the command again"
         ) from None

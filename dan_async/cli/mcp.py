@@ -39,8 +39,8 @@ class AgentStoreOptions(StoreOptions):
 
     session: list[str] | None = option(
         "ID",
-        "A session of the store that the agent may use, by id or reference, beside those that it makes. Repeat it "
-        "for more; every one if not given.",
+        "A session of the store that the agent may use, by id or reference, besides those that it makes. Repeat it "
+        "for more; all by default.",
     )
 
 
@@ -52,12 +52,12 @@ class MakingOptions:
 
     chain_id: int | None = option(
         "ID",
-        "Their chain; the network file's, or 80002 with --devnet, if not given.",
+        "Their chain; by default the network file's, or 80002 with --devnet.",
         parser=whole_number(1, MAX_SAFE_INT),
     )
     permissions: str | None = option(
         "JSON|@FILE",
-        "What they may sign: JSON text, or @ and the name of a file that holds it; no limits if not given.",
+        "What they may sign: JSON text, or @ and the name of a file with it; no limits by default.",
     )
     max_duration: int = option(
         "SECONDS", "How long they may live at most.", parser=whole_number(1, MAX_LIFETIME_S), default=3600
@@ -70,8 +70,8 @@ class OperationOptions:
 
     panel: ClassVar[str] = "User operations"
 
-    bundler_url: str | None = option("URL", "A bundler; the network file's if not given.")
-    rpc_url: str | None = option("URL", "A node of the chain; the network file's if not given.")
+    bundler_url: str | None = option("URL", "A bundler; by default the network file's.")
+    rpc_url: str | None = option("URL", "A node of the chain; by default the network file's.")
     account: str = option(
         "KIND",
         f"The kind of account that a session's key owns: {', '.join(_ACCOUNTS)}.",
@@ -79,7 +79,7 @@ class OperationOptions:
     )
     cost_limit: int = option(
         "WEI",
-        "Most that the gas of one operation may cost.",
+        "The maximum that the gas of one operation may cost.",
         parser=whole_number(1, 10**18 - 1),
         default=10**17,
     )
@@ -126,7 +126,7 @@ def mcp(
     operations: OperationOptions,
     concurrency: Annotated[
         int,
-        typer.Option(parser=whole_number(1, 1000), metavar="N", help="Calls that are worked on at a time."),
+        typer.Option(parser=whole_number(1, 1000), metavar="N", help="Calls in progress at a time."),
     ] = 8,
     timeout: TimeoutOption = None,
 ) -> None:
@@ -141,7 +141,9 @@ def mcp(
     chosen = network.choose()
     may_make = bool(wallet.private_key_file or wallet.wallet_rpc or os.environ.get(PRIVATE_KEY_VARIABLE))
     if str(wallet.private_key_file) == "-":
-        raise ConfigurationError("--private-key-file: standard input is the agent's", hint="Name a file")
+        raise ConfigurationError(
+            "--private-key-file: standard input belongs to the agent", hint="Name a file"
+        )
     if not may_make and (making.permissions is not None or making.chain_id is not None):
         raise ConfigurationError(
             "--permissions and --chain-id are for sessions that the agent makes",

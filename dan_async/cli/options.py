@@ -155,7 +155,7 @@ def _choose_network(given: KeygenNetworkOptions, *, has_devnet: bool) -> Network
             raise for_option(error, "--node") from None
         if len(nodes) == 1:
             raise ConfigurationError(
-                "--node is given once, and at least two nodes work together",
+                "--node is given only once, but at least two nodes must work together",
                 hint="Repeat --node for each node",
             )
     elif given.network is not None or os.environ.get(NETWORK_VARIABLE):
@@ -171,7 +171,7 @@ def _choose_network(given: KeygenNetworkOptions, *, has_devnet: bool) -> Network
     agreed = check_threshold(given.threshold, given.parties, usual=usual, parties_option="--parties")
     if file.nodes and agreed.n > len(file.nodes):
         raise ConfigurationError(
-            f"--parties asks for {agreed.n} nodes, and {len(file.nodes)} are named"
+            f"--parties asks for {agreed.n} nodes, but {len(file.nodes)} are named"
             if given.parties is not None
             else f"{named[0]}: {agreed} asks for more than the {len(file.nodes)} nodes that are named",
             hint="Name more nodes, or ask for fewer",
@@ -429,11 +429,11 @@ class NetworkOptions:
     )
     revision: str | None = option(
         "REVISION",
-        "With --gateway: the revision it speaks: 1 or 0.3, detected if not given, or 0.1, which must be named.",
+        "With --gateway: its revision, 1, 0.3 or 0.1. 1 and 0.3 are detected; 0.1 must be named.",
     )
     api_version: str | None = option(
         "VERSION",
-        "With --gateway: v2 for one frame without a challenge, which can be replayed; v1 if not given.",
+        "With --gateway: v1 (the default), or v2: one frame without a challenge, which can be replayed.",
     )
 
     def choose(self) -> NetworkChoice:
@@ -452,12 +452,12 @@ class KeygenNetworkOptions(NetworkOptions):
     )
     threshold: int | None = option(
         "T",
-        "How many nodes must sign together; a majority if not given. Not with --devnet.",
+        "How many nodes must sign together; a majority by default. Not with --devnet.",
         parser=whole_number(2, MAX_PARTIES),
     )
     parties: int | None = option(
         "N",
-        "How many nodes hold a share; if not given all, and 5 behind a gateway. Not with --devnet.",
+        "How many nodes hold a share; by default all, or 5 behind a gateway. Not with --devnet.",
         parser=whole_number(2, MAX_PARTIES),
     )
 
@@ -522,7 +522,7 @@ class OwnerOptions(WalletOptions):
     """The one owner's wallet."""
 
     wallet_address: str | None = option(
-        "ADDRESS", "Which of the JSON-RPC wallet's accounts; its first one if not given."
+        "ADDRESS", "The JSON-RPC wallet's account to use; its first one by default."
     )
 
 
@@ -539,7 +539,7 @@ class StoreOptions:
     store_key_file: Path | None = option(
         "FILE",
         "A file with the store's encryption key. Or set DAN_ASYNC_STORE_KEY, or DAN_ASYNC_STORE_PASSPHRASE. "
-        "If none is named: the SQLite file's name with .key appended.",
+        "Default: the SQLite file's name with .key appended.",
     )
 
     @property
@@ -598,8 +598,8 @@ TimeoutOption: TypeAlias = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="Give up on a key or a signature after this long, 30 seconds if not given. Time that a person takes at a "
-        "wallet does not count.",
+        help="Give up on a key or a signature after this long; 30 seconds by default. A person's time at a wallet does not "
+        "count.",
     ),
 ]
 

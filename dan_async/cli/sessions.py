@@ -148,7 +148,7 @@ def show_session(
 def export_sessions(
     record: Annotated[
         str | None,
-        typer.Argument(metavar="ID", help="The record's id or reference; all that match if not given."),
+        typer.Argument(metavar="ID", help="The record's id or reference; by default all that match."),
     ] = None,
     *,
     store: StoreOptions,
@@ -239,7 +239,7 @@ def rotate_session(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Put a new ephemeral key in the place of a session's: same address, longer life. The owner's wallet signs.
+    Replace a session's ephemeral key: same address, longer life. The owner's wallet signs.
 
     The old one works until it expires, and has a record of its own until then,
     which sessions revoke takes.
@@ -266,7 +266,7 @@ def rotate_session(
 def recover_sessions(
     record: Annotated[
         str | None,
-        typer.Argument(metavar="ID", help="The record's id or reference; all that are pending if not given."),
+        typer.Argument(metavar="ID", help="The record's id or reference; by default all that are pending."),
     ] = None,
     *,
     store: StoreOptions,
@@ -275,7 +275,7 @@ def recover_sessions(
     as_json: JsonOption = False,
 ) -> None:
     """
-    Find out whether keys were made that a crash or an error left pending, by asking the nodes. No wallet is asked.
+    Ask the nodes whether keys were made that a crash or an error left pending. No wallet is asked.
 
     A record is finished (its session can be used), dropped (no key was made),
     expired or undecided. Exit codes: 0 all are settled, 1 some are undecided.
@@ -319,12 +319,12 @@ def import_sessions(
         typer.Option(
             parser=whole_number(0, MAX_SAFE_INT),
             metavar="TIME",
-            help="When sessions end that do not say so, in Unix seconds.",
+            help="The expiry of sessions that do not have one, in Unix seconds.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Put sessions into a store, which is made if it is not there. One that is in it already is left alone."""
+    """Put sessions into a store, which is created if necessary. Sessions that it already has are left alone."""
     # A record that is pending, or has failed, has no session.
     entries = [
         one for one in read_entries("FILE", source) if not isinstance(one, dict) or one.get("session", one)
@@ -395,7 +395,7 @@ def purge_sessions(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete sessions that have expired; revoked ones stay until they would have."""
+    """Delete expired sessions. A revoked one is kept until it would have expired."""
 
     async def purge(opened: SQLAlchemyStore) -> int:
         if mark_only:

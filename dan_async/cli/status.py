@@ -72,7 +72,7 @@ def status(
         typer.Option(
             parser=whole_number(1, 1000),
             metavar="T",
-            help="How many nodes must be live for exit code 0; that of the network file, or one, if not given.",
+            help="How many nodes must be live for exit code 0; by default the network file's threshold, or one.",
         ),
     ] = None,
     watch: Annotated[
@@ -80,7 +80,7 @@ def status(
         typer.Option(
             parser=_seconds(0.1, 3600),
             metavar="[SECONDS]",
-            help=f"Look again and again until Ctrl-C, with pauses of this many seconds; {_USUAL_PAUSE} if not given.",
+            help=f"Repeat until Ctrl-C, with pauses of this many seconds; {_USUAL_PAUSE} by default.",
         ),
     ] = None,
     timeout: Annotated[
@@ -153,7 +153,7 @@ def _choose(options: NetworkOptions, threshold: int | None, timeouts: Timeouts) 
             )
         if threshold > len(file.nodes):
             raise ConfigurationError(
-                f"--threshold asks for {threshold} nodes, and {len(file.nodes)} are named",
+                f"--threshold asks for {threshold} nodes, but {len(file.nodes)} are named",
                 hint="Repeat --node for each node, or ask for fewer",
             )
     elif file.threshold is not None and file.gateway is None:

@@ -62,7 +62,7 @@ _Type: TypeAlias = _Atom | _Bytes | _Array | _Tuple
 def function_selector(signature: str) -> bytes:
     """Return the four bytes that calls of a function begin with: of ``transfer(address,uint256)``, say."""
     if not isinstance(signature, str) or not _SIGNATURE.match(signature):
-        raise InvalidFieldError("signature", "must be a function's, as transfer(address,uint256)")
+        raise InvalidFieldError("signature", "must be a function's, such as transfer(address,uint256)")
     return keccak256(signature.encode())[:4]
 
 
@@ -76,7 +76,7 @@ def encode_call_of_any_types(signature: str, arguments: Sequence[Any]) -> bytes:
     eth_abi: Any = require_extra("eth_abi", extra="eth-account", purpose="Encoding a call")
     grammar: Any = importlib.import_module("eth_abi.grammar")
     if not isinstance(signature, str) or not _SIGNATURE.match(signature):
-        raise InvalidFieldError("signature", "must be a function's, as transfer(address,uint256)")
+        raise InvalidFieldError("signature", "must be a function's, such as transfer(address,uint256)")
     full = grammar.normalize(
         signature
     )  # uint is short for uint256, and the selector is that of the whole name
@@ -91,7 +91,7 @@ def encode_call_of_any_types(signature: str, arguments: Sequence[Any]) -> bytes:
         raise InvalidFieldError("arguments", f"must be {len(types)}, not {len(arguments)}")
     for place, (kind, argument) in enumerate(zip(types, arguments, strict=True), start=1):
         if not eth_abi.is_encodable(kind, argument):
-            raise InvalidFieldError("arguments", f"must fit {full}: number {place} is no {kind}")
+            raise InvalidFieldError("arguments", f"must fit {full}: number {place} is not a valid {kind}")
     return function_selector(full) + bytes(eth_abi.encode(types, arguments))
 
 
@@ -148,7 +148,7 @@ def _parse_name(name: str) -> _Type:
     kind, size = re.sub("[0-9]+", "", name), int(re.sub("[a-z]+", "", name) or 0)
     if (kind == "uint" and 8 <= size <= 256 and size % 8 == 0) or (kind == "bytes" and 1 <= size <= _WORD):
         return _Atom(kind, size)
-    raise InvalidFieldError("types", "has one that is not known here")
+    raise InvalidFieldError("types", "has an unknown type")
 
 
 def _is_dynamic(kind: _Type) -> bool:

@@ -120,6 +120,14 @@ def read_signature(digest: bytes, signature: str | bytes) -> tuple[bytes, Addres
     return parsed, point_to_address(_recover(digest, parsed))
 
 
+def signer_of(digest: bytes, signature: str | bytes) -> str | None:
+    """Return the address whose key signed a digest; None if it is no signature."""
+    try:
+        return recover_address(digest, signature)
+    except InvalidFieldError:
+        return None
+
+
 def recover_address(digest: bytes, signature: str | bytes) -> Address:
     """
     Return the address whose key made a signature.

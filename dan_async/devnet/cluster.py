@@ -17,7 +17,7 @@ from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
 from dan_async.devnet.faults.in_force import FaultBoard, Faults
 from dan_async.devnet.faults.kinds import Fault
 from dan_async.devnet.listening import PortReservation, check_loopback, check_origins, listening_socket
-from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.mpc.dkg import KeyShare
 from dan_async.devnet.node.runner import InProcessRunner, NodeConfig, NodeRunner, ProcessRunner
 from dan_async.devnet.node.server import PEER_PATH, RPC_PATH
 from dan_async.errors import ClientClosedError, ConfigurationError, InvalidFieldError

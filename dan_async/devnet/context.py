@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -44,10 +45,7 @@ class NodeIdentity:
 
     @classmethod
     def generate(cls) -> Self:
-        while True:
-            secret = secrets.token_bytes(32)
-            if 0 < int.from_bytes(secret, "big") < ORDER:
-                return cls(secret)
+        return cls((1 + secrets.randbelow(ORDER - 1)).to_bytes(32, "big"))
 
     @classmethod
     def from_hex(cls, text: str) -> Self:
@@ -188,45 +186,32 @@ class _Arithmetic:
     """One thread that takes the most urgent task, and of those the first. It starts with its first task."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, int, Callable[[], None]]] = []  # a heap
-        self._futures: set[Future[Any]] = set()
+        self._waiting: list[tuple[int, int, Future[Any], Callable[[], Any]]] = []  # a heap
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._is_closed = False
         self._thread: threading.Thread | None = None
 
     def submit(self, urgency: Urgency, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        future: Future[T] = Future()
-
-        def work() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                result = function(*arguments)
-            except BaseException as error:  # noqa: BLE001 - it goes to the caller that waits
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
+        future: Future[Any] = Future()
         with self._changed:
             if self._is_closed:
                 raise RuntimeError("the workers are closed")
-            self._futures.add(future)
-            heapq.heappush(self._waiting, (-urgency, next(self._numbers), work))
+            work: Callable[[], Any] = partial(function, *arguments)
+            heapq.heappush(self._waiting, (-urgency, next(self._numbers), future, work))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="dan-devnet-arithmetic", daemon=True)
                 self._thread.start()
             self._changed.notify()
-        future.add_done_callback(self._forget)
         return future
 
     def shutdown(self) -> None:
         with self._changed:
             self._is_closed = True
-            waiting = list(self._futures)
+            waiting = [future for _, _, future, _ in self._waiting]
             self._changed.notify()
         for future in waiting:
-            future.cancel()  # what runs already cannot be
+            future.cancel()
         if self._thread is not None:
             self._thread.join()
 
@@ -237,13 +222,13 @@ class _Arithmetic:
                     self._changed.wait()
                 if not self._waiting:
                     return
-                _, _, work = heapq.heappop(self._waiting)
-            work()
-            del work  # neither what was computed nor what it was computed from outlives it here
-
-    def _forget(self, future: Future[Any]) -> None:
-        with self._changed:
-            self._futures.discard(future)
+                _, _, future, work = heapq.heappop(self._waiting)
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:  # noqa: BLE001 - it goes to the caller that waits
+                    future.set_exception(error)
+            del future, work  # neither what was computed nor what it was computed from outlives it here
 
 
 class Workers:

@@ -15,7 +15,7 @@ import asyncio
 import hmac
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from aiohttp import WSMsgType, web
@@ -36,7 +36,7 @@ from dan_async.errors import (
     ProtocolError,
     QuorumError,
 )
-from dan_async.network import EphemeralKeyReport, KeygenReport
+from dan_async.network import KeygenReport
 from dan_async.nodes.ask_many import Plan
 from dan_async.nodes.changes import change_ephemeral_key, register_passkey
 from dan_async.nodes.health import rank
@@ -66,15 +66,8 @@ from dan_async.protocols.sign_request import SignRequest, sign_request_digest
 
 _log = logging.getLogger(__name__)
 
-Send = Callable[[str], Awaitable[None]]
-
-Receive = Callable[[], Awaitable[str]]
-
 P = ParamSpec("P")
 T = TypeVar("T")
-
-#: Characters that are read and hashed in some 5 ms at most, whatever they are.
-_LONG = 8 * 1024
 
 
 @frozen(kw_only=True)
@@ -178,152 +171,6 @@ def _has_message_of_0_1(setup: Setup) -> bool:
     return False
 
 
-# --- serving ----------------------------------------------------------------------------------------------------------
-
-
-async def serve_exchange(
-    network: NodeNetwork,
-    operation: Operation,
-    api_version: ApiVersion,
-    *,
-    first_frame: str,
-    send: Send,
-    receive: Receive,
-    deadline: Deadline,
-) -> str:
-    """Serve one operation; the deadline of the nodes' work stands still while the client is waited for."""
-    exchange = await _read(first_frame, accept, operation, first_frame, api_version=api_version)
-    if len(exchange.setups) != 1:
-        raise InvalidFieldError("signAlg", "must be secp256k1: this network makes one kind of key")
-    dialogue = _Dialogue(exchange, send, receive, deadline)
-    setup = dialogue.setup
-    if isinstance(setup, KeygenSetup):
-        return await _keygen(network, dialogue, setup, deadline)
-    if isinstance(setup, EphemeralKeySetup):
-        return await _change(network, dialogue, setup, deadline)
-    if isinstance(setup, SigngenSetup):
-        return await _sign(network, dialogue, setup, deadline)
-    return await _register_passkey(network, dialogue, deadline)
-
-
-async def _read(text: str, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    """Read what is in a text of a stranger's: off the event loop if it is long."""
-    if len(text) <= _LONG:
-        return function(*args, **options)
-    return await asyncio.to_thread(function, *args, **options)
-
-
-def _read_requests(
-    protocol: GatewayProtocol, setup: SigngenSetup
-) -> tuple[Sequence[SignRequest], tuple[bytes, ...]]:
-    requests = protocol.sign_requests(setup)
-    return requests, tuple(map(sign_request_digest, requests))
-
-
-class _Dialogue:
-    """The exchange with the client: its challenge out, its authorisation in."""
-
-    def __init__(self, exchange: ServedExchange, send: Send, receive: Receive, deadline: Deadline) -> None:
-        [(self._slot, written)] = exchange.setups.items()
-        self.exchange = exchange
-        self.setup = written.setup
-        self._text = written.text
-        self._send = send
-        self._receive = receive
-        self._deadline = deadline
-
-    @property
-    def is_oneshot(self) -> bool:
-        return self.exchange.api_version == "v2"
-
-    def setup_text(self, key_id: str | None = None) -> SetupText:
-        """Return the client's setup as the nodes are sent it."""
-        made = SetupText(
-            request_id=new_request_id(),
-            operation=str(self.exchange.operation),
-            revision=str(self.exchange.protocol.revision),
-            text=self._text,
-            key_id=None if key_id is None else decode_key_id(key_id),
-        )
-        return evolve(made, request_id=oneshot_request_id(made.digest)) if self.is_oneshot else made
-
-    async def authenticate(self, challenge: str) -> UserAuthentication:
-        """Take a challenge to the client and bring its authorisation back."""
-        if not self.is_oneshot:
-            with self._deadline.paused():
-                await self._send(self.exchange.challenge_frame({self._slot: challenge}))
-                frame = await self._receive()
-            self.exchange = await _read(frame, self.exchange.read_authentications, frame)
-        assert self.exchange.authentications is not None
-        return self.exchange.authentications[self._slot]
-
-
-async def _keygen(network: NodeNetwork, dialogue: _Dialogue, setup: KeygenSetup, deadline: Deadline) -> str:
-    if setup.sign_alg != "secp256k1":
-        raise InvalidFieldError("signAlg", "must be secp256k1: this network makes no other keys")
-    threshold = Threshold(setup.t, setup.n)
-    report = await relay_keygen(
-        network.pool,
-        dialogue.setup_text(),
-        threshold,
-        dialogue.authenticate,
-        deadline=deadline,
-        is_oneshot=dialogue.is_oneshot,
-    )
-    # Compressed on purpose: TypeScript clients derive a wrong address from an uncompressed key (docs/reference/gateway.md).
-    result = KeygenResult(key_id=report.key_id, public_key=report.public_key, sign_alg="secp256k1")
-    return dialogue.exchange.protocol.encode_keygen_results([result])
-
-
-async def _change(
-    network: NodeNetwork, dialogue: _Dialogue, setup: EphemeralKeySetup, deadline: Deadline
-) -> str:
-    if setup.tagged_key_id is None or setup.claim_text is None:
-        raise InvalidFieldError("metadata", "must name the key and the ephemeral key")
-    claim = dialogue.exchange.protocol.decode_claim(setup.claim_text)
-    await relay_change(
-        network.pool,
-        dialogue.setup_text(setup.tagged_key_id),
-        dialogue.authenticate,
-        eph_id=claim.eph_id,
-        deadline=deadline,
-        is_oneshot=dialogue.is_oneshot,
-    )
-    return STATUS_OK
-
-
-async def _register_passkey(network: NodeNetwork, dialogue: _Dialogue, deadline: Deadline) -> str:
-    if dialogue.is_oneshot:
-        raise InvalidFieldError(
-            "operation", "registerPasskey needs a challenge: the path is /v1/registerPasskey"
-        )
-    await relay_passkey(network.pool, dialogue.setup_text(), dialogue.authenticate, deadline=deadline)
-    return dialogue.exchange.passkey_frame()
-
-
-async def _sign(network: NodeNetwork, dialogue: _Dialogue, setup: SigngenSetup, deadline: Deadline) -> str:
-    if setup.sign_alg != "secp256k1":
-        raise InvalidFieldError("signAlg", "must be secp256k1: this network has no other keys")
-    requests, digests = await _read(setup.message, _read_requests, dialogue.exchange.protocol, setup)
-    order = RelayedOrder(
-        setup=dialogue.setup_text(setup.key_id),
-        t=setup.t,
-        digests=digests,
-        is_oneshot=dialogue.is_oneshot,
-    )
-    signatures = await relay_signgen(network.pool, order, dialogue.authenticate, deadline=deadline)
-    return dialogue.exchange.protocol.encode_signgen_results(
-        [
-            SigngenResult(
-                signature=signature[:64],
-                recovery_id=signature[64] - 27,
-                transaction_id=request.transaction_id,
-            )
-            for request, signature in zip(requests, signatures, strict=True)
-        ]
-    )
-
-
 # --- asking the nodes -------------------------------------------------------------------------------------------------
 
 #: How long nodes are waited for when t have given their nonces for a signature, in seconds.
@@ -339,11 +186,7 @@ async def relay_keygen(
     deadline: Deadline,
     is_oneshot: bool = False,
 ) -> KeygenReport:
-    """
-    Make a key; *authenticate* takes the challenge to the owner and brings the signature back.
-
-    An owner may have signed already, without a challenge (revision 1, "v2").
-    """
+    """Make a key; *authenticate* takes the challenge to the owner, who may have signed without one (revision 1, "v2")."""
 
     async def generate(opened: NodeRound) -> KeygenReport:
         return await run_keygen(
@@ -369,38 +212,6 @@ async def relay_keygen(
             if ready < threshold.n:
                 raise not_ready(ready, threshold, asked.outcomes, setup.request_id, deadline=deadline)
             return await generate(opened)
-
-
-async def relay_change(
-    pool: NodePool,
-    setup: SetupText,
-    authenticate: Authenticate,
-    *,
-    eph_id: str,
-    deadline: Deadline,
-    is_oneshot: bool = False,
-) -> EphemeralKeyReport:
-    """Relay a change of an ephemeral key; raise a QuorumError if too few nodes make it."""
-    pool.refuse_if_closed()
-    with pool.operation(setup.request_id, setup.operation):
-        return await change_ephemeral_key(
-            pool.by_operator,
-            setup,
-            authenticate,
-            eph_id=eph_id,
-            deadline=deadline,
-            is_oneshot=is_oneshot,
-        )
-
-
-async def relay_passkey(
-    pool: NodePool, setup: SetupText, authenticate: Authenticate, *, deadline: Deadline
-) -> str:
-    """Relay the registration of a passkey."""
-    pool.refuse_if_closed()
-    needed = min(pool.default_threshold.n, len(pool.nodes))
-    with pool.operation(setup.request_id, setup.operation):
-        return await register_passkey(pool.by_operator, setup, authenticate, needed=needed, deadline=deadline)
 
 
 @frozen(kw_only=True)
@@ -480,7 +291,7 @@ def _not_ready(order: RelayedOrder, outcomes: Sequence[NodeOutcome[Any]]) -> Quo
     )
 
 
-# --- the server -------------------------------------------------------------------------------------------------------
+# --- limits and refusals ------------------------------------------------------------------------------------------------
 
 #: Longest close reason that fits in a WebSocket close frame, in bytes.
 _LONGEST_REASON = 120
@@ -511,6 +322,181 @@ class GatewayLimits:
     first_frame_s: float = field(default=10.0, converter=in_seconds, validator=required(check_seconds))
     wallet_s: float = field(default=240.0, converter=in_seconds, validator=required(check_seconds))
     operation_s: float = field(default=60.0, converter=in_seconds, validator=required(check_seconds))
+
+
+def _close_code(error: DanError) -> int:
+    if isinstance(error, DeadlineExceededError):
+        return CloseCode.TIMEOUT
+    if isinstance(error, ConfigurationError | ProtocolError):
+        return CloseCode.BAD_REQUEST
+    refusals = [outcome.error for outcome in error.nodes if isinstance(outcome.error, NodeRefusedError)]
+    if isinstance(error, QuorumError) and refusals and not any(refusal.retryable for refusal in refusals):
+        return CloseCode.REFUSED
+    return CloseCode.NETWORK_FAILED
+
+
+def _reason(error: DanError) -> str:
+    """Return the one line that helps a client most: a node's refusal, where there is one."""
+    refusal = next((o.error for o in error.nodes if isinstance(o.error, NodeRefusedError)), None)
+    return refusal.message if refusal is not None else error.message
+
+
+# --- one operation ----------------------------------------------------------------------------------------------------
+
+#: Characters that are read and hashed in some 5 ms at most, whatever they are.
+_LONG = 8 * 1024
+
+
+async def _read(text: str, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """Read what is in a text of a stranger's: off the event loop if it is long."""
+    if len(text) <= _LONG:
+        return function(*args, **options)
+    return await asyncio.to_thread(function, *args, **options)
+
+
+def _read_requests(
+    protocol: GatewayProtocol, setup: SigngenSetup
+) -> tuple[Sequence[SignRequest], tuple[bytes, ...]]:
+    requests = protocol.sign_requests(setup)
+    return requests, tuple(map(sign_request_digest, requests))
+
+
+class ServedOperation:
+    """One operation of one client: its frames in and out, and the nodes asked in between."""
+
+    _slot: str
+    _text: str
+    _exchange: ServedExchange
+    #: Of the nodes' work: it stands still while the client is waited for.
+    _deadline: Deadline
+
+    def __init__(self, pool: NodePool, websocket: web.WebSocketResponse, limits: GatewayLimits) -> None:
+        self._pool = pool
+        self._websocket = websocket
+        self._limits = limits
+
+    async def run(
+        self, operation: Operation, api_version: ApiVersion, on_first_frame: Callable[[], object]
+    ) -> str:
+        """Serve it and return the result frame; a TimeoutError if the client is silent, a ConnectionError if it left."""
+        frame = await self._receive(self._limits.first_frame_s)
+        on_first_frame()
+        self._deadline = Deadline(self._limits.operation_s)
+        self._exchange = await _read(frame, accept, operation, frame, api_version=api_version)
+        if len(self._exchange.setups) != 1:
+            raise InvalidFieldError("signAlg", "must be secp256k1: this network makes one kind of key")
+        [(self._slot, written)] = self._exchange.setups.items()
+        self._text, setup = written.text, written.setup
+        if isinstance(setup, KeygenSetup | SigngenSetup) and setup.sign_alg != "secp256k1":
+            raise InvalidFieldError("signAlg", "must be secp256k1: this network has no other keys")
+        self._pool.refuse_if_closed()
+        if isinstance(setup, KeygenSetup):
+            return await self._keygen(setup)
+        if isinstance(setup, EphemeralKeySetup):
+            return await self._change(setup)
+        if isinstance(setup, SigngenSetup):
+            return await self._sign(setup)
+        return await self._register_passkey()
+
+    async def refuse(self, code: int, reason: str) -> None:
+        """Close the connection, and say why."""
+        cut = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
+        await self._websocket.close(code=code, message=cut.encode())
+
+    @property
+    def _is_oneshot(self) -> bool:
+        return self._exchange.api_version == "v2"
+
+    async def _receive(self, timeout_s: float) -> str:
+        message = await self._websocket.receive(timeout=timeout_s)
+        if message.type is WSMsgType.TEXT:
+            return str(message.data)
+        if message.type is WSMsgType.BINARY:
+            raise ProtocolError("frames are text")
+        raise ConnectionError("the client closed the connection")
+
+    async def _authenticate(self, challenge: str) -> UserAuthentication:
+        """Take a challenge to the client and bring its authorisation back."""
+        if not self._is_oneshot:
+            with self._deadline.paused():
+                await self._websocket.send_str(self._exchange.challenge_frame({self._slot: challenge}))
+                frame = await self._receive(self._limits.wallet_s)
+            self._exchange = await _read(frame, self._exchange.read_authentications, frame)
+        assert self._exchange.authentications is not None
+        return self._exchange.authentications[self._slot]
+
+    def _setup_text(self, key_id: str | None = None) -> SetupText:
+        """Return the client's setup as the nodes are sent it."""
+        made = SetupText(
+            request_id=new_request_id(),
+            operation=str(self._exchange.operation),
+            revision=str(self._exchange.protocol.revision),
+            text=self._text,
+            key_id=None if key_id is None else decode_key_id(key_id),
+        )
+        return evolve(made, request_id=oneshot_request_id(made.digest)) if self._is_oneshot else made
+
+    async def _keygen(self, setup: KeygenSetup) -> str:
+        report = await relay_keygen(
+            self._pool,
+            self._setup_text(),
+            Threshold(setup.t, setup.n),
+            self._authenticate,
+            deadline=self._deadline,
+            is_oneshot=self._is_oneshot,
+        )
+        # Compressed on purpose: TypeScript clients derive a wrong address from an uncompressed key; see
+        # docs/reference/gateway.md.
+        result = KeygenResult(key_id=report.key_id, public_key=report.public_key, sign_alg="secp256k1")
+        return self._exchange.protocol.encode_keygen_results([result])
+
+    async def _change(self, setup: EphemeralKeySetup) -> str:
+        if setup.tagged_key_id is None or setup.claim_text is None:
+            raise InvalidFieldError("metadata", "must name the key and the ephemeral key")
+        text = self._setup_text(setup.tagged_key_id)
+        with self._pool.operation(text.request_id, text.operation):
+            await change_ephemeral_key(
+                self._pool.by_operator,
+                text,
+                self._authenticate,
+                eph_id=self._exchange.protocol.decode_claim(setup.claim_text).eph_id,
+                deadline=self._deadline,
+                is_oneshot=self._is_oneshot,
+            )
+        return STATUS_OK
+
+    async def _register_passkey(self) -> str:
+        if self._is_oneshot:
+            raise InvalidFieldError(
+                "operation", "registerPasskey needs a challenge: the path is /v1/registerPasskey"
+            )
+        pool, text = self._pool, self._setup_text()
+        needed = min(pool.default_threshold.n, len(pool.nodes))
+        with pool.operation(text.request_id, text.operation):
+            await register_passkey(
+                pool.by_operator, text, self._authenticate, needed=needed, deadline=self._deadline
+            )
+        return self._exchange.passkey_frame()
+
+    async def _sign(self, setup: SigngenSetup) -> str:
+        protocol = self._exchange.protocol
+        requests, digests = await _read(setup.message, _read_requests, protocol, setup)
+        order = RelayedOrder(
+            setup=self._setup_text(setup.key_id), t=setup.t, digests=digests, is_oneshot=self._is_oneshot
+        )
+        signatures = await relay_signgen(self._pool, order, self._authenticate, deadline=self._deadline)
+        results = [
+            SigngenResult(
+                signature=signature[:64],
+                recovery_id=signature[64] - 27,
+                transaction_id=request.transaction_id,
+            )
+            for request, signature in zip(requests, signatures, strict=True)
+        ]
+        return protocol.encode_signgen_results(results)
+
+
+# --- the server -------------------------------------------------------------------------------------------------------
 
 
 class GatewayServer:
@@ -590,84 +576,21 @@ class GatewayServer:
         self, request: web.Request, websocket: web.WebSocketResponse, on_frame: Callable[[], object]
     ) -> None:
         api_version: ApiVersion = "v2" if request.match_info["version"] == "v2" else "v1"
-        peer = _Peer(websocket)
+        served = ServedOperation(self._network.pool, websocket, self._limits)
         try:
-            first_frame = await peer.receive(self._limits.first_frame_s)
-            on_frame()
-            result = await serve_exchange(
-                self._network,
-                Operation(request.match_info["operation"]),
-                api_version,
-                first_frame=first_frame,
-                send=peer.send,
-                receive=lambda: peer.receive(self._limits.wallet_s),
-                deadline=Deadline(self._limits.operation_s),
-            )
-            await peer.send(result)
+            result = await served.run(Operation(request.match_info["operation"]), api_version, on_frame)
+            await websocket.send_str(result)
             await websocket.close(code=1000)
-        except _GoneError:
-            pass  # the client left: nobody is left to answer
-        except _SilentError:
-            await peer.refuse(CloseCode.TIMEOUT, "no frame came in time")
         except DanError as error:
             _log.info("request %s: %s", error.request_id, error)
-            await peer.refuse(_close_code(error), _reason(error))
-
-
-class _GoneError(Exception):
-    """The client closed the connection."""
-
-
-class _SilentError(Exception):
-    """The client sent nothing in time."""
-
-
-class _Peer:
-    """The client at the other end of one WebSocket."""
-
-    def __init__(self, websocket: web.WebSocketResponse) -> None:
-        self._websocket = websocket
-
-    async def receive(self, timeout_s: float) -> str:
-        try:
-            message = await self._websocket.receive(timeout=timeout_s)
+            await served.refuse(_close_code(error), _reason(error))
         except TimeoutError:
-            raise _SilentError from None
-        if message.type is WSMsgType.TEXT:
-            return str(message.data)
-        if message.type is WSMsgType.BINARY:
-            raise ProtocolError("frames are text")
-        raise _GoneError
-
-    async def send(self, text: str) -> None:
-        try:
-            await self._websocket.send_str(text)
+            await served.refuse(CloseCode.TIMEOUT, "no frame came in time")
         except ConnectionError:
-            raise _GoneError from None
-
-    async def refuse(self, code: int, reason: str) -> None:
-        cut = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
-        await self._websocket.close(code=code, message=cut.encode())
+            pass  # the client left: nobody is left to answer
 
 
 def _has_token(request: web.Request, token: str) -> bool:
     scheme, _, bearer = request.headers.get("Authorization", "").partition(" ")
     given = bearer if scheme.lower() == "bearer" else request.headers.get("X-Api-Key", "")
     return hmac.compare_digest(given.encode(), token.encode())
-
-
-def _close_code(error: DanError) -> int:
-    if isinstance(error, DeadlineExceededError):
-        return CloseCode.TIMEOUT
-    if isinstance(error, ConfigurationError | ProtocolError):
-        return CloseCode.BAD_REQUEST
-    refusals = [outcome.error for outcome in error.nodes if isinstance(outcome.error, NodeRefusedError)]
-    if isinstance(error, QuorumError) and refusals and not any(refusal.retryable for refusal in refusals):
-        return CloseCode.REFUSED
-    return CloseCode.NETWORK_FAILED
-
-
-def _reason(error: DanError) -> str:
-    """Return the one line that helps a client most: a node's refusal, where there is one."""
-    refusal = next((o.error for o in error.nodes if isinstance(o.error, NodeRefusedError)), None)
-    return refusal.message if refusal is not None else error.message

@@ -110,16 +110,9 @@ class LocalChain:
         """
         try:
             home = self._open.enter_context(tempfile.TemporaryDirectory(prefix="dan-async-chain-"))
-            anvil = [
-                self._anvil,
-                "--host",
-                "127.0.0.1",
-                "--port",
-                str(self._port or 0),
-                "--hardfork",
-                "prague",
-            ]
-            anvil += ["--chain-id", str(_CHAIN_ID), *(["--state", str(self._state)] if self._state else [])]
+            options = f"--host 127.0.0.1 --port {self._port or 0} --hardfork prague --chain-id {_CHAIN_ID}"
+            state = ["--state", str(self._state)] if self._state else []
+            anvil = [self._anvil, *options.split(), *state]
             where = await self._run("anvil", anvil, home, rb"Listening on (127\.0\.0\.1:[0-9]+)\s")
             rpc_url = f"http://{where}"
             await self._deploy(rpc_url)
@@ -284,6 +277,5 @@ def _node_modules(start: Path) -> Path:
 
 def _not_found(what: str) -> ConfigurationError:
     return ConfigurationError(
-        f"cannot find {what}",
-        hint=f"Install the chain's programs in this folder: {NPM_LINE}",
+        f"cannot find {what}", hint=f"Install the chain's programs in this folder: {NPM_LINE}"
     )

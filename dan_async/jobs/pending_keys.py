@@ -104,7 +104,7 @@ class _Call:
         """End it: as if its owner had declined, so that no record is left, if nobody has signed yet."""
         self.why_off = why
         if not self.signature.done():
-            self.signature.set_exception(WalletRefusedError("it was called off", hint="Begin again"))
+            self.signature.set_exception(WalletRefusedError("it was cancelled", hint="Begin again"))
             self.signature.exception()  # marks it as seen: the call may have ended before
             await asyncio.wait([self.task], timeout=_CALL_OFF_S)
         await cancel_and_wait([self.task])
@@ -208,7 +208,7 @@ class PendingSessionKeys:
         waiting = len(self._begun) + self._beginning
         if waiting >= self._most:
             raise OverloadedError(
-                f"{waiting} session keys wait for their owners already",
+                f"{waiting} session keys already wait for their owners",
                 waiting=waiting,
                 hint="Nothing was begun. Try again later, or allow more with DanClient(max_pending=…)",
             )
@@ -300,9 +300,9 @@ class PendingSessionKeys:
             record = await get()
         if record is None:
             raise PendingNotFoundError(
-                "no session key of this id waits for its owner",
-                hint="It was completed, called off or too late, or another process began it without a shared store: "
-                "begin again",
+                "no session key with this id waits for its owner",
+                hint="It was completed or cancelled, it is too late, or another process began it without a shared "
+                "store: begin again",
                 request_id=request_id,
             )
         intent = record.intent
@@ -387,7 +387,7 @@ async def _check_signature(sign: Sign, owner: Address, challenge: str, typed_dat
 
 def _too_late(request_id: RequestId | None = None) -> PendingNotFoundError:
     return PendingNotFoundError(
-        "the session key waits for its owner no more: it was called off, or its time is over",
+        "the session key no longer waits for its owner: it was cancelled, or it is too late",
         hint="Nothing was made. Begin again",
         request_id=request_id,
     )

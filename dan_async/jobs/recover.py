@@ -288,7 +288,7 @@ async def when_free(
             return known
         if deadline.is_over:
             raise SessionPendingError(
-                "another program is at work on it",
+                "another program is working on it",
                 hint="No second key is made meanwhile. Call again to get its session",
                 request_id=known.record_id,
             )
@@ -306,7 +306,7 @@ async def _look_at(
         if keeper.is_busy(known) or not await keeper.store.delete(known.record_id, expected="waiting"):
             raise SessionPendingError(
                 "it was begun in two steps, and waits for its owner's signature",
-                hint="Complete it, or wait until its time is over",
+                hint="Complete it, or wait until it has expired",
                 request_id=known.record_id,
             )
         return None
@@ -326,8 +326,8 @@ async def _look_at(
         known = left
     if not retry_failed:
         raise SessionFailedError(
-            f"it failed before: {known.problem or 'its time ran out'}",
-            hint="It is tried again when that is asked for",
+            f"an earlier attempt failed: {known.problem or 'its time ran out'}",
+            hint="Failed rows are tried again with retry_failed",
             request_id=known.record_id,
         )
     await keeper.store.delete(known.record_id, expected=known.state)

@@ -133,8 +133,8 @@ def _names(info: DanModuleInfo, usual: KeyAlgorithm) -> Iterator[tuple[KeyAlgori
     """
     Yield the algorithms and names under which the nodes may know the ephemeral key, the likely one first.
 
-    The seed's seven fields say neither; then it may be an ed25519 key of a gateway as well. Revision 0.1 has no names for
-    ephemeral keys: there the nodes know it by its public key.
+    The seven fields of the TypeScript clients say neither; then it may be an ed25519 key of a gateway as well. Revision
+    0.1 has no names for ephemeral keys: there the nodes know it by its public key.
     """
     yield info.eph_alg or usual, info.eph_id
     if info.eph_alg is None and usual != "ed25519":
@@ -195,7 +195,7 @@ def check_chain(found: object, session: DanModuleInfo, named: int | None) -> Non
         raise InvalidFieldError(
             "chainId",
             f"is {chain or '0, which is every chain'}, and {wanted}",
-            hint=f"Nothing was sent. If it is meant, name it: chain_id={chain}",
+            hint=f"Nothing was sent. If that is intended, pass chain_id={chain}",
         )
 
 
@@ -280,7 +280,7 @@ def _json_ready(value: Any, depth: int) -> Any:
         return value.to_dict()
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
-            raise InvalidFieldError("message", "has a member whose name is no text")
+            raise InvalidFieldError("message", "has a member whose name is not text")
         return {name: _json_ready(entry, depth + 1) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_json_ready(entry, depth + 1) for entry in value]

@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from dan_async._values import setting
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_url
-from dan_async.crypto.signature import recover_address
+from dan_async.crypto.signature import signer_of
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
     NODE_FAILURES,
@@ -129,7 +129,7 @@ class Node:
         )
         identity = Identity.read(answer)
         digest = identity_digest(operator=self.operator, nonce=nonce, time_ms=identity.time_ms)
-        if identity.operator != self.operator or _recover(digest, identity.signature) != self.operator:
+        if identity.operator != self.operator or signer_of(digest, identity.signature) != self.operator:
             raise NodeProtocolError(
                 f"the node is operator {identity.operator}, not {self.operator}"
                 if identity.operator != self.operator
@@ -246,13 +246,6 @@ class Node:
     async def aclose(self) -> None:
         """Close the connection."""
         await self._transport.aclose()
-
-
-def _recover(digest: bytes, signature: bytes) -> str | None:
-    try:
-        return recover_address(digest, signature)
-    except DanError:
-        return None
 
 
 def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:

@@ -100,15 +100,15 @@ def check_permissions(permissions: Permissions, request: SignRequest, *, now: fl
     _check_conditions(permissions.conditions, "", chain_id, now)
     known = {ENTRY_POINTS[operation.version]}
     if entry_point not in (known if permissions.entry_points is None else permissions.entry_points):
-        raise PermissionDeniedError("entryPoint", "the entry point is another one")
+        raise PermissionDeniedError("entryPoint", "the entry point is not an allowed one")
     if entry_point in set(ENTRY_POINTS.values()) - known:
-        raise PermissionDeniedError("entryPoint", "the entry point is the one of another version")
+        raise PermissionDeniedError("entryPoint", "the entry point is that of another version")
     _check_operation(permissions, operation)
     calls = decode_calls(operation.call_data)
     if len(calls) > permissions.most_calls:
         raise PermissionDeniedError("callLimit", f"there are more than {permissions.most_calls} calls")
     if permissions.value_limit is not None and sum(call.value for call in calls) > permissions.value_limit:
-        raise PermissionDeniedError("valueLimit", "the calls together send more wei")
+        raise PermissionDeniedError("valueLimit", "the calls together send too much wei")
     for position, call in enumerate(calls, 1):
         where = f"call {position} of {len(calls)}"
         if call.target == operation.sender:
@@ -130,11 +130,11 @@ def _check_conditions(conditions: Conditions, prefix: str, chain_id: int, now: f
 
 def _check_operation(permissions: Permissions, operation: UserOperation) -> None:
     if permissions.accounts is not None and operation.sender not in permissions.accounts:
-        raise PermissionDeniedError("account", "the sender is another account")
+        raise PermissionDeniedError("account", "the sender is not an allowed account")
     factory = _first_address("factory", operation.init_code)
     if factory is not None and factory not in permissions.factories:
         raise PermissionDeniedError(
-            "factory", "the account is to be deployed by a factory that is not among them"
+            "factory", "the factory that would deploy the account is not an allowed one"
         )
     paymaster = _first_address("paymaster", operation.paymaster_and_data)
     if (
@@ -142,7 +142,7 @@ def _check_operation(permissions: Permissions, operation: UserOperation) -> None
         and permissions.paymasters is not None
         and paymaster not in permissions.paymasters
     ):
-        raise PermissionDeniedError("paymasters", "the paymaster is not among them")
+        raise PermissionDeniedError("paymasters", "the paymaster is not an allowed one")
     if gas_cost(operation) > permissions.most_gas_cost:
         raise PermissionDeniedError(
             "gasCostLimit", f"the gas could cost more than {permissions.most_gas_cost} wei"
@@ -212,7 +212,7 @@ def _check_erc20(rule: Erc20Rule, call: Call) -> list[tuple[bool, str, str]]:
     try:
         counterparty, amount = decode_arguments(_ERC20_ARGUMENTS, call.data[_SELECTOR_LENGTH:])
     except InvalidFieldError:
-        return [*steps, (False, "args", "they cannot be read without doubt")]
+        return [*steps, (False, "args", "they cannot be decoded safely")]
     name = rule.counterparty_name
     is_known = rule.counterparties is None or counterparty in rule.counterparties
     steps.append((call.value == 0, "method", "it sends wei, which ERC-20 has no use for"))
@@ -242,14 +242,14 @@ def decode_calls(call_data: bytes) -> tuple[Call, ...]:
     if decode is None:
         raise PermissionDeniedError(
             "callData",
-            "is not a call to a function whose effects can be read",
+            "is not a call to a function that can be decoded",
             hint="Readable: execute and executeBatch of SimpleAccount, Biconomy V2 and ERC-7579 accounts",
         )
     try:
         calls = decode(call_data[_SELECTOR_LENGTH:])
     except InvalidFieldError as error:
         raise PermissionDeniedError(
-            "callData", f"cannot be read without doubt: {error.message.removeprefix('data ')}"
+            "callData", f"cannot be decoded safely: {error.message.removeprefix('data ')}"
         ) from error
     if not 1 <= len(calls) <= _MOST_CALLS:
         raise PermissionDeniedError("callData", f"must hold 1 to {_MOST_CALLS} calls")

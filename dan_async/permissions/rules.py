@@ -122,9 +122,9 @@ class Permissions:
         accounts: The smart accounts that may be the sender; None for any.
         factories: The factories that may deploy the account.
         paymasters: The paymasters that may pay for gas; None for any, empty for none but the account itself.
-        value_limit: Most wei that all calls of one operation may send together; None for no limit but the rules'.
-        most_gas_cost: Most wei that the gas of one operation may cost.
-        most_calls: Most calls in one operation.
+        value_limit: Maximum wei that all calls of one operation may send together; None for no limit but the rules'.
+        most_gas_cost: Maximum wei that the gas of one operation may cost.
+        most_calls: Maximum number of calls in one operation.
     """
 
     rules: tuple[Rule, ...]

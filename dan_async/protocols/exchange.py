@@ -134,7 +134,7 @@ class SigngenExchange(Exchange[tuple[SigngenResult, ...]]):
         """Return the signatures in the order of the messages. Whether they hold is for the caller to check."""
         found = {result.transaction_id: result for result in self.protocol.decode_signgen_results(frame)}
         if set(found) != set(self.transaction_ids):
-            raise ProtocolError("the gateway signed other messages than were asked for")
+            raise ProtocolError("the gateway signed messages other than the requested ones")
         return tuple(map(found.__getitem__, self.transaction_ids))
 
 

@@ -20,7 +20,7 @@ from dan_async.crypto.curve import decode as decode_point
 from dan_async.crypto.curve import encode as encode_point
 from dan_async.crypto.ephemeral_key import is_signed_by
 from dan_async.crypto.hashes import tagged_hash
-from dan_async.crypto.signature import recover_address
+from dan_async.crypto.signature import signer_of
 from dan_async.errors import DanError, InvalidFieldError, NodeProtocolError
 from dan_async.protocols.fields import (
     ADDRESS,
@@ -506,10 +506,7 @@ class SignedClaims(Result, Generic[C]):
 
     def signer(self, request_id: RequestId) -> str | None:
         """Return the address that signed this for a request; None if the signature is malformed."""
-        try:
-            return recover_address(self.digest(request_id), self.signature)
-        except DanError:
-            return None
+        return signer_of(self.digest(request_id), self.signature)
 
     def problem(self, *, request_id: RequestId, operator: OperatorAddress, party_index: int | None) -> str:
         """Return why this is not that node's word on that request; empty if it is."""

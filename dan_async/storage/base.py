@@ -244,6 +244,9 @@ class StoredSession:
         """
         Read the result of ``to_dict``.
 
+        Args:
+            value: What ``to_dict`` returned.
+
         Raises:
             InvalidFieldError: It has another form.
         """
@@ -525,11 +528,13 @@ class MemorySessionStore(SessionStore):
     async def save(self, record: StoredSession) -> None:
         check_instance("record", record, StoredSession)
         if record.record_id in self._records:
-            raise RecordConflictError("the store has a record of that id", request_id=record.record_id)
+            raise RecordConflictError(
+                "the store already has a record with that id", request_id=record.record_id
+            )
         if record.reference is not None:
             if record.reference in self._by_reference:
                 raise RecordConflictError(
-                    "the store has a record of that reference",
+                    "the store already has a record with that reference",
                     hint="Choose another reference",
                     request_id=record.record_id,
                 )

@@ -144,7 +144,7 @@ class Database:
                 self._silent_at = time.monotonic()
                 raise StoreConnectionError(
                     f"the database gave no answer within {self._limit_s:g} s",
-                    hint="Look at the server and at the network between; a change may have been made",
+                    hint="Check the server and the network; a change may have been made",
                 ) from error
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
@@ -336,7 +336,7 @@ def translated() -> Iterator[None]:
 def translate(error: BaseException) -> StoreError:
     if isinstance(error, sa_errors.IntegrityError):
         return RecordConflictError(
-            "the store has a record of that id or that reference", hint="Choose another reference"
+            "the store already has a record with that id or reference", hint="Choose another reference"
         )
     for cause in _causes(error):
         code = getattr(cause, "sqlite_errorcode", None)

@@ -259,7 +259,7 @@ class PassphraseKeys(KeySource):
                 return key
             if await self._find(known, self._passphrases[1:]) is None:
                 raise StoreKeyError(
-                    "the passphrase is not the one that the store was used with last",
+                    "the passphrase is not the one with which the store was last used",
                     hint="To change it, give the earlier one as well",
                 )
         head = f"scrypt:{self._cost}:8:1:{secrets.token_hex(16)}"
@@ -331,7 +331,7 @@ class CallbackKeys(KeySource):
         del known
         key = await self._ask(None)
         if key is None:
-            raise StoreKeyError("the key service gave no current key")
+            raise StoreKeyError("the key service returned no current key")
         return key
 
     async def by_id(self, key_id: str) -> StoreKey | None:
@@ -352,7 +352,7 @@ class CallbackKeys(KeySource):
         if key is None:
             return None
         if not isinstance(key, StoreKey) or (key_id is not None and key.id != key_id):
-            raise StoreKeyError("the key service gave something else than the key that was asked for")
+            raise StoreKeyError("the key service returned something other than the requested key")
         for name in {key_id, key.id}:
             self._kept[name] = (self._clock() + self._keep_s, key)
         return key

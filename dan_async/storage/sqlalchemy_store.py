@@ -260,7 +260,7 @@ class SQLAlchemyStore(SessionStore):
         def write(connection: sa.Connection) -> None:
             if connection.execute(self._insert, values).rowcount == 0 and not _is_written(connection, values):
                 raise RecordConflictError(
-                    "the store has a record of that id or that reference",
+                    "the store already has a record with that id or reference",
                     hint="Choose another reference",
                     request_id=record.record_id,
                 )
@@ -648,6 +648,6 @@ def _columns(record: StoredSession | SealedRecord) -> dict[str, Any]:
 def _tampered(sealed: SealedRecord) -> StoreTamperedError:
     return StoreTamperedError(
         "a record is not what was stored: it was changed, or put in another one's place",
-        hint="It is withheld. Find out who may write to the store, and restore the record from a backup",
+        hint="It was not returned. Find out who can write to the store, and restore the record from a backup",
         request_id=sealed.record_id,
     )

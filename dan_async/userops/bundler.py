@@ -213,7 +213,7 @@ class Bundler:
             if left is not None and left <= 0:
                 raise UserOperationTimeoutError(
                     f"the user operation {user_operation_hash} is not known to be on the chain yet",
-                    hint="It may still come: wait for its receipt again, and do not send it with another nonce",
+                    hint="It may still be executed: wait for its receipt again, and do not send it with another nonce",
                     user_operation_hash=user_operation_hash,
                 ) from failure
             await self._sleep(pause if left is None else min(pause, left))

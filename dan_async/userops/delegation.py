@@ -75,8 +75,8 @@ async def sign_authorisation(
     if not isinstance(wallet, AuthorisationWallet):
         signer = "a session" if wallet is None else type(wallet).__name__
         raise ConfigurationError(
-            f"{signer} signs no authorisations of EIP-7702",
-            hint="The owner's LocalWallet or EthAccountWallet does; browsers' wallets sign them for no page",
+            f"{signer} cannot sign authorisations of EIP-7702",
+            hint="The owner's LocalWallet or EthAccountWallet can; browser wallets do not sign them for pages",
         )
     authorisation_digest(chain_id=chain_id, address=address, nonce=nonce)  # the wallet sees no malformed ones
     signature = await ask_owner(
@@ -91,7 +91,7 @@ async def sign_authorisation(
         )
     except InvalidFieldError as error:
         raise WalletSignatureError(
-            f"what the wallet returned is no signature of an authorisation: {error.message}",
+            f"the wallet's answer is not a signature of an authorisation: {error.message}",
             hint="It must return 65 bytes r, s, v as 0x hex",
             phase="wallet",
         ) from error
@@ -122,8 +122,8 @@ async def prepare_set_code(
     """
     if not isinstance(wallet, TransactionWallet) or parse_address("wallet.address", wallet.address) != owner:
         raise ConfigurationError(
-            "the account's signer signs no transactions of its owner",
-            hint="The owner's LocalWallet does; or send an operation with authorise_delegation()'s result",
+            "the account's signer cannot sign transactions of its owner",
+            hint="The owner's LocalWallet can; or send an operation with authorise_delegation()'s result",
         )
     nonce = await chain.count_transactions(owner, deadline=deadline)
     price = await chain.gas_price(deadline=deadline)
@@ -136,7 +136,7 @@ async def prepare_set_code(
     if (cost := gas * price.max_fee_per_gas) > cost_limit:
         raise UserOperationCostError(
             f"the gas of the delegation could cost {cost} wei, more than the limit of {cost_limit} wei",
-            hint="Nothing was signed. If that is a price you would pay, give the client a higher cost_limit",
+            hint="Nothing was signed. If the price is acceptable, give the client a higher cost_limit",
             cost=cost,
             limit=cost_limit,
         )
@@ -181,12 +181,12 @@ async def send_set_code(chain: Chain, transaction: SetCodeTransaction, *, deadli
         if not await pause(deadline):
             raise UserOperationTimeoutError(
                 f"the transaction {own} was sent and is not known to be on the chain yet",
-                hint="It may still come: look at is_deployed() later",
+                hint="It may still be executed: look at is_deployed() later",
             ) from refusal
     if found.get("status") != "0x1":
         raise UserOperationRevertedError(
             f"the transaction {own} is on the chain, and its call was reverted",
-            hint="The delegation holds all the same. If the account was set up before, that is all it needs",
+            hint="The delegation is valid all the same. If the account was set up before, that is all it needs",
             transaction_hash=own,
             reason="",
             receipt=found,

@@ -54,7 +54,7 @@ class Paymaster(Protocol):
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Operation:
         """
-        Return the operation, complete but for its signature, with the paymaster's promise to pay.
+        Return the operation, complete except for its signature, with the paymaster's approval.
 
         Args:
             operation: The operation.

@@ -266,18 +266,18 @@ class Explanation(NamedTuple):
 #: Code of the entry point -> its meaning.
 ENTRY_POINT_CODES: dict[str, Explanation] = {
     "AA10": Explanation(
-        "the account is deployed already, and the operation wants to deploy it",
-        "Leave initCode (factory and factoryData) away",
+        "the account is already deployed, and the operation would deploy it again",
+        "Leave out initCode (factory and factoryData)",
     ),
     "AA13": Explanation(
         "the factory failed, or ran out of gas",
-        "Check the factory's address and call; give more verificationGasLimit",
+        "Check the factory's address and call; raise verificationGasLimit",
     ),
     "AA14": Explanation(
-        "the factory made an account at another address than the sender",
-        "Check the sender: owner, salt and factory decide about the address",
+        "the factory created an account at an address other than the sender",
+        "Check owner, salt and factory, which determine the address",
     ),
-    "AA15": Explanation("the factory made no account", "Check the factory's address and call"),
+    "AA15": Explanation("the factory created no account", "Check the factory's address and call"),
     "AA20": Explanation(
         "the account is not deployed", "Deploy it with the first operation: give factory and factoryData"
     ),
@@ -287,11 +287,11 @@ ENTRY_POINT_CODES: dict[str, Explanation] = {
     ),
     "AA22": Explanation(
         "the signature has expired, or is not valid yet",
-        "Sign anew; compare the session's validity with the chain's time",
+        "Sign again; compare the session's validity with the chain's time",
     ),
     "AA23": Explanation(
-        "the account's own check failed, or ran out of gas",
-        "Look at the signature's form and the account's modules; give more verificationGasLimit",
+        "the account's validation failed, or ran out of gas",
+        "Check the form of the signature and the account's modules; raise verificationGasLimit",
     ),
     "AA24": Explanation(
         "the account does not accept the signature",
@@ -299,45 +299,41 @@ ENTRY_POINT_CODES: dict[str, Explanation] = {
     ),
     "AA25": Explanation(
         "the nonce is not the next one of its lane",
-        "Another operation was quicker, or this one is on the chain already; fetch the nonce again",
+        "Another operation came first, or this one is already on the chain; fetch the nonce again",
     ),
-    "AA26": Explanation("checking took more gas than allowed", "Give more verificationGasLimit"),
+    "AA26": Explanation("validation took more gas than allowed", "Raise verificationGasLimit"),
     "AA30": Explanation("the paymaster is not deployed", "Check its address and the chain"),
     "AA31": Explanation("the paymaster's deposit is too low", "Whoever runs the paymaster must refill it"),
     "AA32": Explanation(
-        "the paymaster's promise has expired, or is not valid yet", "Ask the paymaster again"
+        "the paymaster's approval has expired, or is not valid yet", "Ask the paymaster again"
     ),
     "AA33": Explanation(
-        "the paymaster's check failed, or ran out of gas",
-        "Ask the paymaster again; give more verification gas for it",
+        "the paymaster's validation failed, or ran out of gas",
+        "Ask the paymaster again; raise its verification gas",
     ),
     "AA34": Explanation(
         "the paymaster's signature does not fit the operation",
         "Change nothing after the paymaster has signed; ask it again",
     ),
     "AA36": Explanation(
-        "the paymaster's check took more gas than allowed", "Give more paymasterVerificationGasLimit"
+        "the paymaster's validation took more gas than allowed", "Raise paymasterVerificationGasLimit"
     ),
-    "AA40": Explanation("checking took more gas than allowed", "Give more verificationGasLimit"),
-    "AA41": Explanation("too little gas was left for the check", "Give more verificationGasLimit"),
+    "AA40": Explanation("validation took more gas than allowed", "Raise verificationGasLimit"),
+    "AA41": Explanation("too little gas was left for validation", "Raise verificationGasLimit"),
     "AA50": Explanation(
         "the paymaster failed after the calls were made",
-        "The paymaster could not collect what it is owed; look at token balance and allowance",
+        "The paymaster could not collect its payment; check the token balance and allowance",
     ),
-    "AA51": Explanation(
-        "the gas cost more than was set aside", "Give more preVerificationGas or a higher maxFeePerGas"
-    ),
+    "AA51": Explanation("the gas cost more than was reserved", "Raise preVerificationGas or maxFeePerGas"),
     "AA90": Explanation("the bundler named no beneficiary", "A fault of the bundler: use another one"),
     "AA91": Explanation("the bundler could not be paid", "A fault of the bundler: use another one"),
     "AA92": Explanation("an internal function was called from outside", "A fault of the bundler"),
     "AA93": Explanation(
         "paymasterAndData is too short",
-        "It is an address, in v0.7 two gas limits of 16 bytes, then the paymaster's data",
+        "It consists of an address, in v0.7 two gas limits of 16 bytes, and the paymaster's data",
     ),
     "AA94": Explanation("a gas value is too large", "Gas values have at most 120 bits"),
-    "AA95": Explanation(
-        "the bundle ran out of gas", "Give less callGasLimit, or ask the bundler to try again"
-    ),
+    "AA95": Explanation("the bundle ran out of gas", "Lower callGasLimit, or send the operation again"),
     "AA96": Explanation("the signature aggregator is not valid", "Use an account without an aggregator"),
 }
 
@@ -346,35 +342,39 @@ RPC_CODES: dict[int, Explanation] = {
     -32500: Explanation("the entry point rejects the operation", "Look at the entry point's code"),
     -32501: Explanation("the paymaster rejects the operation", "Ask the paymaster again, or do without one"),
     -32502: Explanation(
-        "the account or paymaster does in its check what the rules for bundlers forbid (ERC-7562)",
-        "Use other contracts, or a bundler that does not insist",
+        "the account's or paymaster's validation breaks the rules of ERC-7562",
+        "Use other contracts, or a bundler that does not enforce these rules",
     ),
     -32503: Explanation(
-        "the operation expires too soon, or is not valid yet", "Sign anew, with a longer validity"
+        "the operation expires too soon, or is not valid yet", "Sign again, with a longer validity"
     ),
     -32504: Explanation(
-        "the bundler has throttled or banned the paymaster, factory or account", "Wait, or use another one"
+        "the bundler has throttled or banned the paymaster, factory or account",
+        "Wait, or use another bundler",
     ),
-    -32505: Explanation("a stake is too low or may be withdrawn too soon", "Whoever runs it must stake more"),
+    -32505: Explanation(
+        "a stake is too low or may be withdrawn too soon",
+        "Whoever runs the paymaster, factory or account must stake more",
+    ),
     -32506: Explanation("the bundler does not know the signature aggregator", "Use an account without one"),
     -32507: Explanation(
         "the account or paymaster does not accept the signature",
         "Check the owner, the chain, and the entry point and its version",
     ),
     -32508: Explanation(
-        "the paymaster's deposit does not cover all its waiting operations", "Wait, or use another paymaster"
+        "the paymaster's deposit does not cover all its pending operations", "Wait, or use another paymaster"
     ),
-    -32521: Explanation("the account's calls would be reverted", "Look at the calls: one of them fails"),
-    -32600: Explanation("the request is not accepted", "Check the URL: is it a bundler's?"),
-    -32601: Explanation("the method is not known there", "Check the URL: is it the right service?"),
+    -32521: Explanation("the account's calls would revert", "Look at the calls: one of them fails"),
+    -32600: Explanation("the request is not accepted", "Check that the URL is a bundler's"),
+    -32601: Explanation("the service does not know the method", "Check that the URL is the right service's"),
     -32602: Explanation(
         "a field of the operation is missing or wrong for this entry point",
-        "Check the entry point's version and that it is supported there",
+        "Check that the service supports the entry point's version",
     ),
     -32603: Explanation("something failed inside the service", "Try again later"),
     -32001: Explanation("access is denied", "Check the API key and the service's policy"),
     -32003: Explanation("the service is unavailable, or rejects the transaction", "Try again later"),
-    -32005: Explanation("a limit of the service is exceeded", "Wait, or ask its operator for more"),
+    -32005: Explanation("a limit of the service was exceeded", "Wait, or ask its operator for more"),
 }
 
 #: An AA code in a text.
@@ -398,8 +398,8 @@ def bundler_error(
     words = error.message[:_LONGEST_TEXT]
     message = f"{known.meaning} ({named})" if known else f"it answered with {named}"
     return (PaymasterError if is_paymaster else BundlerError)(
-        f"the {service} refused {method}: {message}. Its words: {words}",
-        hint=known.hint if known else "The text is the service's own",
+        f"the {service} refused {method}: {message}. It said: {words}",
+        hint=known.hint if known else f"Look the code up in the documentation of the {service}",
         service=service,
         code=error.code,
         entry_point_code=code,

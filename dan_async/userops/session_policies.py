@@ -446,6 +446,9 @@ class SessionLeaf:
         """
         Read a leaf of the published package's store.
 
+        Args:
+            value: The leaf, as ``json.loads`` returns it.
+
         Raises:
             InvalidFieldError: A member is missing, unknown or wrong.
         """

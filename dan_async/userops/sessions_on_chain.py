@@ -877,7 +877,7 @@ async def import_biconomy_sessions(
     if count is None:
         raise RecordConflictError(
             "the account's root on chain is not that of these sessions",
-            hint="Take the newest state of that store; sessions that were revoked there are proven by no root",
+            hint="Export the newest state of that store; revoked sessions are in no root",
         )
     return await tree.adopt(leaves[:count])
 

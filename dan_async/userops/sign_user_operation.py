@@ -65,8 +65,8 @@ async def sign_user_operation(
     that the signature recovers to the session's address.
 
     Args:
-        user_op: The operation, complete but for its signature: nothing may change after it is signed.
-        session: The session, as a payload, a ``DanModuleInfo`` or the seed's dict.
+        user_op: The operation, complete except for its signature: nothing may change after it is signed.
+        session: The session, as a payload, a ``DanModuleInfo`` or its JSON as a dict.
         client: An open ``DanClient``.
         entry_point: The entry point's address; the well-known one of the operation's version if None. The one of another
             version is refused.
@@ -167,7 +167,7 @@ class SessionSigner:
 
     Args:
         client: An open ``DanClient``; it is not closed here.
-        session: The session, as a payload, a ``DanModuleInfo`` or the seed's dict.
+        session: The session, as a payload, a ``DanModuleInfo`` or its JSON as a dict.
         permissions: The session's permissions: then an operation that the nodes will not sign is refused before it is sent.
 
     Raises:

@@ -292,7 +292,7 @@ class SmartAccountClient:
         self, calls: Call | Iterable[Call], *, nonce: int, timeout: TimeSpan | None = None
     ) -> Operation:
         """
-        Return an operation that is complete but for its signature, to sign and send it yourself.
+        Return an operation that is complete except for its signature, to sign and send it yourself.
 
         Args:
             calls: One call or several.
@@ -543,7 +543,7 @@ class SmartAccountClient:
         kind: AccountKind,
         bundler: Bundler,
     ) -> Operation:
-        """Build an operation that is complete but for its signature: price, gas, paymaster."""
+        """Build an operation that is complete except for its signature: price, gas, paymaster."""
         sender, price = await self._find_address(deadline), await self._price(deadline)
         factory = self._deployment() if deploy else None
         fields: dict[str, Any] = {
@@ -585,7 +585,7 @@ class SmartAccountClient:
         if cost > self._cost_limit:
             raise UserOperationCostError(
                 f"the gas of this operation could cost {cost} wei, more than the limit of {self._cost_limit} wei",
-                hint="Nothing was signed. If that is a price you would pay, give the client a higher cost_limit",
+                hint="Nothing was signed. If the price is acceptable, give the client a higher cost_limit",
                 cost=cost,
                 limit=self._cost_limit,
             )
@@ -600,7 +600,7 @@ class SmartAccountClient:
         if not price.max_priority_fee_per_gas <= price.max_fee_per_gas <= most:
             raise ProtocolError(
                 f"the bundler's price of gas is {price.max_fee_per_gas} wei with a tip of "
-                f"{price.max_priority_fee_per_gas}, and at most {most} is in keeping with the chain's own price",
+                f"{price.max_priority_fee_per_gas}, and at most {most} is allowed by the chain's own price",
                 hint="Nothing was signed. Use another bundler, or another rpc_url if the node is wrong",
             )
         return price
@@ -629,8 +629,8 @@ class SmartAccountClient:
             )
             if address != (expected or address):
                 raise ProtocolError(
-                    f"the node says that the account's address is {address}, and its factory makes {found.address}",
-                    hint="Send nothing to either. Check rpc_url: it lies, or the chain has another factory at this address",
+                    f"the node says that the account's address is {address}, but its factory would make {found.address}",
+                    hint="Send nothing to either. Check rpc_url, or whether the chain has another factory at this address",
                 )
             self._address = Address(address)
         return self._address
@@ -663,7 +663,7 @@ class SmartAccountClient:
             if found != self.chain_id:
                 raise InvalidFieldError(
                     name,
-                    f"leads to chain {found}, and the account is on chain {self.chain_id}",
+                    f"is on chain {found}, but the account is on chain {self.chain_id}",
                     hint="Nothing was signed or sent",
                 )
         self._is_checked = True
@@ -672,7 +672,7 @@ class SmartAccountClient:
     def _chain(self) -> Chain:
         if self._chain_or_none is None:
             raise ConfigurationError(
-                "the chain has to be read, and no rpc_url was given",
+                "a node of the chain is needed, but no rpc_url was given",
                 hint="Give rpc_url: a node of the chain, over HTTP",
             )
         return self._chain_or_none
@@ -769,14 +769,14 @@ async def create_smart_account_client(
     if sum(one is not None for one in (paymaster_url, biconomy_paymaster_api_key, paymaster)) > 1:
         raise InvalidFieldError(
             "paymaster_url",
-            "is one of three, with biconomy_paymaster_api_key and paymaster: one of them pays",
+            "excludes biconomy_paymaster_api_key and paymaster: give one of the three",
         )
     kind = account or (BiconomyV2() if biconomy_paymaster_api_key is not None else SimpleAccount())
     if getattr(kind, "version", None) not in ENTRY_POINTS or not callable(getattr(kind, "nonce_key", None)):
         raise InvalidFieldError(
             "account",
             f"must be a kind of account, not {type(account).__name__}",
-            hint="One of your own has every method of AccountKind",
+            hint="A custom kind must have every method of AccountKind",
         )
     if paymaster is not None and not callable(getattr(paymaster, "aclose", None)):
         raise InvalidFieldError("paymaster", f"must be a paymaster, not {type(paymaster).__name__}")

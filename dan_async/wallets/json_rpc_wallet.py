@@ -198,7 +198,7 @@ async def _call(transport: Transport, method: str, params: str, timeout_s: float
             ) from error
         raise WalletError(
             f"the wallet answered {method} with error {error.code}: {error.message[:_LONGEST_MESSAGE]}",
-            hint=_HINTS.get(error.code, "The text is the wallet's own"),
+            hint=_HINTS.get(error.code, "Look the code up in the wallet's documentation"),
             phase="wallet",
         ) from error
     except RequestTimeoutError as error:

@@ -75,13 +75,15 @@ class _Passkey:
         answer = await ask_owner(
             lambda: self._callback(options),
             self._timeout_s,
-            unanswered="the passkey was not given",
+            unanswered="no passkey credential was returned",
             failed="asking for the passkey failed",
             prompt="an open prompt in the browser",
         )
         if answer is None:
             raise WalletRefusedError(
-                "the passkey was not given", hint="The person declined, or the browser did", phase="wallet"
+                "no passkey credential was returned",
+                hint="The person or the browser declined",
+                phase="wallet",
             )
         return read_credential(
             answer,
@@ -284,8 +286,8 @@ def read_credential(
         _check_client_data(found["response"]["clientDataJSON"], ceremony, challenge, origin)
     except DanError as error:
         raise WalletSignatureError(
-            f"what the page returned is not the passkey credential that was asked for: {error.message}",
-            hint="Return what the credential's toJSON() gives, made with the very options that were passed",
+            f"the page's answer is not the requested passkey credential: {error.message}",
+            hint="Return the credential's toJSON(), made with exactly the options that were passed",
             phase="wallet",
         ) from error
     if credential_id is not None and made != credential_id:
@@ -334,7 +336,7 @@ def encode_challenge(challenge: str) -> str:
 def check_credential_id(field: str, value: object) -> str:
     """Check a credential id: base64url of 16 to 1023 bytes, the lengths that WebAuthn allows."""
     if not 16 <= len(decode_base64url(field, value)) <= 1023:
-        raise InvalidFieldError(field, "must stand for 16 to 1023 bytes")
+        raise InvalidFieldError(field, "must encode 16 to 1023 bytes")
     return str(value)
 
 
@@ -383,14 +385,14 @@ def check_relying_party(rp_id: object, origin: object) -> tuple[str, str]:
     ):
         raise InvalidFieldError(
             "origin",
-            "must be https://, or http:// of localhost, and a host, with nothing after it",
-            hint="It is what location.origin says in the page",
+            "must be https:// and a host, or http://localhost, with nothing after it",
+            hint="It is the value of location.origin in the page",
         )
     if not _is_within(host, domain):
         raise InvalidFieldError(
             "rp_id",
             "must be the origin's host or a domain above it",
-            hint="The browser insists on it as well",
+            hint="Browsers require this",
         )
     return domain, text
 

@@ -34,6 +34,8 @@ EXAMPLES = "tutorials/examples.md"
 #: A line that is nothing but a link to an example: the site shows the program there.
 _PROGRAM = re.compile(r"^\[(examples/[\w/]+\.(py|html))\]\([./]*\1\)$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s#]*)(#[^)\s]*)?(?=\))")
+#: Arrowheads in a colour that shows on a light and on a dark page; the theme colours the rest.
+_DIAGRAM = "```mermaid\n%%{init: {'themeVariables': {'signalColor': '#7d8799'}}}%%\n"
 _PAGE_NAME = re.compile(r"docs/((?:tutorials|how-to|reference|explanation)/[\w-]+)\.md")
 
 
@@ -85,7 +87,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
             return link[0]
         return posixpath.relpath(shown, posixpath.dirname(here) or ".") + anchor
 
-    markdown = _PROGRAM.sub(show, markdown)
+    markdown = _PROGRAM.sub(show, markdown).replace("```mermaid\n", _DIAGRAM)
     parts = re.split(r"(^```.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL)
     return "".join(part if part.startswith("```") else _LINK.sub(turn, part) for part in parts)
 
@@ -233,7 +235,7 @@ def command_entry(path: str, command: Any) -> list[str]:
     lines = [
         f"{level} {path}",
         "",
-        plain(command.help or ""),
+        "\n\n".join(plain(paragraph) for paragraph in (command.help or "").split("\n\n")),
         "",
         "```text",
         f"{path} [OPTIONS]{values}{below}",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from dan_async.devnet.peers.pairs import PairSetups
+from dan_async.devnet.peers.presigning import PairSetups
 from dan_async.errors import QuorumError
 from tests.adversity.fault_matrix import (
     ACKNOWLEDGING,

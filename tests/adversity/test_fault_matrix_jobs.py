@@ -15,7 +15,7 @@ import pytest
 from attrs import frozen
 
 from dan_async.devnet import Crash, DealWrongShare, DropRequest, Equivocate, ExpireNonces, FallSilent, Fault
-from dan_async.devnet.peers.pairs import PairSetups
+from dan_async.devnet.peers.presigning import PairSetups
 from dan_async.network import KeygenReport
 from tests.adversity.fault_matrix import (
     ACKNOWLEDGING,

@@ -58,9 +58,7 @@ SIGNATURES = {
     "v0.6.0": "getUserOpHash((address,uint256,bytes,bytes,uint256,uint256,uint256,uint256,uint256,bytes,bytes))",
     "v0.7.0": "getUserOpHash((address,uint256,bytes,bytes,bytes32,uint256,bytes32,bytes,bytes))",
 }
-moderately = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+moderately = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def as_tuple(operation: Any) -> tuple[Any, ...]:

@@ -288,7 +288,7 @@ def test_verbose_shows_each_step(run: Run, place: str) -> None:
     ("hint", "said"),
     [
         ("Allow fewer with min_parties, or add nodes", "Allow fewer with --min-parties, or add nodes"),
-        ("If it is meant, name it: chain_id=5", "If it is meant, name it: --chain-id=5"),
+        ("If that is intended, pass chain_id=5", "If that is intended, pass --chain-id=5"),
         ("Look at the network's health()", "Look at dan-async status"),
         (
             "Give a session that has threshold and parties_number",

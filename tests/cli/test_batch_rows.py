@@ -87,7 +87,7 @@ def test_a_wrong_row_is_given_with_its_problem(line: str, problem: str) -> None:
 def test_an_id_stands_once() -> None:
     """The second row of that id is refused: it would be taken for the first."""
     _, second = rows('{"id":"a"}\n{"id":"a","chainId":5}\n')
-    assert second.problem == "id stands twice in the input"
+    assert second.problem == "id occurs twice in the input"
 
 
 def test_a_row_with_an_id_stays_the_same_row() -> None:

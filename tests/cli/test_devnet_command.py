@@ -218,7 +218,7 @@ def status_at(url: str) -> tuple[int, str | None]:
             ["1=dely:2s"],
             "--fault: there is no fault of that name (did you mean delay?). The faults are delay, ",
         ),
-        (["2=delay:2s"], "--fault: there is no node of that number. The nodes are 0 to 1"),
+        (["2=delay:2s"], "--fault: there is no such node. The nodes are 0 to 1"),
         (["delay:2s"], "--fault: must have the form NODE=FAULT"),
         (["0=refuse", "0=delay:soon"], "--fault number 2: delay: seconds must be a time span"),
     ],

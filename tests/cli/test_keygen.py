@@ -323,7 +323,9 @@ def test_a_result_that_nobody_reads_is_lost() -> None:
     finally:
         os.close(writer)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: the session was made, and nobody reads")
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: the session was made, but standard output is closed"
+    )
 
 
 def test_a_reference_needs_a_store(run: Run) -> None:

@@ -104,7 +104,7 @@ def test_an_error_speaks_of_options_only() -> None:
 
 def test_more_parties_than_nodes_are_refused() -> None:
     """A key cannot have more parties than there are nodes."""
-    with pytest.raises(ConfigurationError, match="--parties asks for 5 nodes, and 3 are named"):
+    with pytest.raises(ConfigurationError, match="--parties asks for 5 nodes, but 3 are named"):
         choose(nodes=NODES[:3], threshold=3, parties=5)
 
 
@@ -147,7 +147,7 @@ def test_a_node_without_tls_elsewhere_is_refused() -> None:
 
 def test_a_single_node_is_refused() -> None:
     """A key needs two; the line says what to do."""
-    with pytest.raises(ConfigurationError, match=r"--node is given once.*Repeat"):
+    with pytest.raises(ConfigurationError, match=r"--node is given only once.*Repeat"):
         choose(nodes=NODES[:1])
 
 

@@ -118,7 +118,7 @@ def test_another_chain_has_to_be_named(run: Run, nodes: list[str], session: Path
     }
     sign = ("sign", "--session", str(session), *on(nodes), "--typed-data", written(tmp_path, other))
     refused = run(*sign)
-    assert "If it is meant, name it: --chain-id=5" in refused.error
+    assert "If that is intended, pass --chain-id=5" in refused.error
     assert run(*sign, "--chain-id=5").code == 0
 
 

@@ -147,7 +147,7 @@ def test_a_gateway_of_the_other_version_is_taken(run: Run) -> None:
         (("--gateway", "wss://gateway.example"), "--gateway must end with the version segment"),
         (("--gateway", "wss://g.example/v1", "--node", DOWN), "--node and --gateway both name a network"),
         (("--gateway", "wss://g.example/v1", "--threshold", "2"), "--threshold is for nodes"),
-        (("--node", DOWN, "--threshold", "2"), "--threshold asks for 2 nodes, and 1 are named"),
+        (("--node", DOWN, "--threshold", "2"), "--threshold asks for 2 nodes, but 1 are named"),
         (("--node", DOWN, "--threshold", "0"), "'--threshold'"),
         (("--node", DOWN, "--watch", "0"), "'--watch': must be a number of seconds from 0.1 to 3600"),
         (("--node", DOWN, "--watch", "nan"), "'--watch'"),

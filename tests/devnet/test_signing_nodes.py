@@ -225,7 +225,7 @@ async def test_arithmetic_does_not_run_on_the_event_loop(make_devnet, monkeypatc
 
         return Watched
 
-    monkeypatch.setattr("dan_async.devnet.peers.pairs.PairSetup", watched(PairSetup))
+    monkeypatch.setattr("dan_async.devnet.peers.presigning.PairSetup", watched(PairSetup))
     monkeypatch.setattr("dan_async.devnet.peers.presigning.SigningParty", watched(SigningParty))
     devnet = await make_devnet(2, 2)
     async with connect_all(devnet) as nodes:

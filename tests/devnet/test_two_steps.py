@@ -321,10 +321,10 @@ async def test_it_waits_as_long_as_the_nonces_live(make_devnet: Any) -> None:
         clock.advance(59)
         assert (await dan.recover()).records == ()
         clock.advance(1)
-        with pytest.raises(PendingNotFoundError, match="time is over"):
+        with pytest.raises(PendingNotFoundError, match="too late"):
             await dan.complete_session_key(pending.id, signature)
         assert {r.settlement for r in (await dan.recover()).records} == {"dropped"}
-        with pytest.raises(PendingNotFoundError, match="no session key of this id"):
+        with pytest.raises(PendingNotFoundError, match="no session key with this id"):
             await dan.complete_session_key(left.id, await signed(left))
         assert (await states(store), key_ids(net)) == ([], set())
 
@@ -350,7 +350,7 @@ async def test_no_more_than_so_many_wait(make_devnet: Any, kept: bool) -> None:
     store = MemorySessionStore(clock=clock) if kept else None
     async with nodes(net, store, clock=clock, max_pending=2) as dan:
         first, second = await asyncio.gather(begin(dan, duration=9000), begin(dan, duration=9000))
-        with pytest.raises(OverloadedError, match="2 session keys wait") as caught:
+        with pytest.raises(OverloadedError, match="2 session keys already wait") as caught:
             await begin(dan)
         assert (caught.value.waiting, caught.value.retryable) == (2, True)
         await dan.complete_session_key(first.id, await signed(first))
@@ -470,7 +470,7 @@ async def test_over_a_gateway_it_waits_as_long_as_for_a_wallet() -> None:
     async with running() as net, gateway(net, timeouts=hurried) as dan, gateway(net) as patient:
         pending = await begin(dan)
         await asyncio.sleep(0.2)
-        with pytest.raises(PendingNotFoundError, match="time is over"):
+        with pytest.raises(PendingNotFoundError, match="too late"):
             await dan.complete_session_key(pending.id, await signed(pending))
         pending = await begin(patient)
         await net.aclose()

@@ -169,7 +169,7 @@ async def test_what_is_wrong_has_a_status(service: str) -> None:
         assert (await post("/sessions", owner="me"))[0] == 400
         assert (await post("/sessions"))[0] == 422
         status, text = await post("/sessions/0x12", signature="0x")
-        assert (status, "no session key of this id" in text) == (404, True)
+        assert (status, "no session key with this id" in text) == (404, True)
         _, text = await post("/sessions", owner=Account.create().address)
         assert (await post(f"/sessions/{json.loads(text)['id']}", signature="0x12"))[0] == 400
 

@@ -20,12 +20,12 @@ from dan_async.config import check_url
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.devnet.context import NodeIdentity
 from dan_async.devnet.gateway import accept, detect_revision
-from dan_async.devnet.mpc import dkg_messages, pairwise_setup, threshold_ecdsa
+from dan_async.devnet.mpc import dkg, pairwise_setup, threshold_ecdsa
 from dan_async.devnet.mpc.framing import Message, join_parts, split_parts
 from dan_async.devnet.node.checks import read_messages, read_request, read_setup, read_sign
 from dan_async.devnet.node.rpc import RefusalError, parse_request
 from dan_async.devnet.peers.links import Dialler, accept_hello, check_finish
-from dan_async.devnet.peers.messages import AbortNotice, PeerMessage
+from dan_async.devnet.peers.sessions import AbortNotice, PeerMessage
 from dan_async.errors import DanError, InvalidFieldError, ProtocolError
 from dan_async.permissions import decode_calls, parse_permissions
 from dan_async.permissions.checking import find_refusal
@@ -288,7 +288,7 @@ def _all_rows(text: str, form: Any) -> None:
 
 _MESSAGES = [
     kind
-    for module in (dkg_messages, pairwise_setup, threshold_ecdsa)
+    for module in (dkg, pairwise_setup, threshold_ecdsa)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Message) and kind is not Message
 ]

@@ -36,7 +36,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(VALUES, min_size=50, max_size=100))
 def test_it_is_the_text_of_json_stringify(values: list[object]) -> None:
     """Read by Node from another encoder's JSON, and written by it."""

@@ -43,7 +43,7 @@ async def collect(stream: WorkStream[Any, Any]) -> dict[int, Any]:
     return {result.index: result.error or result.value async for result in stream}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(length=st.integers(0, 40), concurrency=st.integers(1, 12), is_async=st.booleans())
 async def test_every_item_gives_one_result(length: int, concurrency: int, is_async: bool) -> None:
     """Whatever the length, the concurrency and the kind of source: each index once, with its own value."""

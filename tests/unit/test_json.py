@@ -31,7 +31,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(value=JSON, most=st.integers(0, 6))
 def test_it_is_the_depth_of_the_value(value: Any, most: int) -> None:
     """For every JSON text it says what walking the value would say."""

@@ -136,7 +136,7 @@ async def test_nobody_is_asked_unasked() -> None:
             dan.keep_alive(made, wallet=person)
         async with dan.keep_alive(made, wallet=person, may_prompt=True):
             pass
-        with pytest.raises(ConfigurationError, match="does not say when it expires"):
+        with pytest.raises(ConfigurationError, match="has no expiry"):
             dan.keep_alive(DanModuleInfo.from_dict(made.to_dict()), wallet=WALLET)
         with pytest.raises(SessionExpiredError):
             async with dan.keep_alive(session(expires_at=1), wallet=WALLET):
@@ -244,7 +244,7 @@ async def test_many_messages() -> None:
 
 
 def test_a_session_as_json() -> None:
-    """The extended form by default, so that it can be kept alive; the seed's on request."""
+    """The extended form by default, so that it can be kept alive; the seven fields on request."""
     made = session()
     text = made.to_json()
     assert DanSessionKeyPayload.from_json(text) == made

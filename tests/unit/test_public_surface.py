@@ -630,7 +630,7 @@ def several_knocks(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.mark.long
-@settings(max_examples=1_500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1_500, suppress_health_check=[HealthCheck.too_slow])
 @given(knocked=several_knocks())
 def test_several_awkward_values_at_once(knocked: tuple[str, dict[str, Any]]) -> None:
     """Also deep within mappings and lists."""

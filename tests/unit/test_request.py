@@ -118,22 +118,26 @@ TOGETHER = [
     ("wallet", "is given as well as auth", {"wallet": None, "browser_wallet": 3, "auth": 3, "chain_id": 0}),
     ("auth", "must be an owner", {"wallet": None, "auth": 3, "chain_id": 0}),
     ("auth", "must be an owner", {"wallet": None, "auth": Ephemeral(), "chain_id": 0}),
-    ("chain_id", "is given twice", {"hardcoded_values": {"chainId": 5}, "chain_id": 0, "threshold": 1}),
+    (
+        "chain_id",
+        "differs from the value in hardcoded_values",
+        {"hardcoded_values": {"chainId": 5}, "chain_id": 0, "threshold": 1},
+    ),
     ("chain_id", "cannot be inferred", {"chain_id": None, "threshold": 1}),
     (
         "threshold",
-        "is given twice",
+        "differs from the value in hardcoded_values",
         {"hardcoded_values": {"threshold": 2, "partiesNumber": 3}, "threshold": 3, "parties_number": 2},
     ),
     (
         "parties_number",
-        "is given twice",
+        "differs from the value in hardcoded_values",
         {"hardcoded_values": {"partiesNumber": 3}, "threshold": 1, "parties_number": 2, "min_parties": 1},
     ),
     ("threshold", "more than parties_number", {"threshold": 3, "parties_number": 2, "min_parties": 9}),
     (
         "ephemeral_key",
-        "is given twice",
+        "differs from the value in hardcoded_values",
         {"hardcoded_values": {"hexEphSKWithout0x": KEY}, "ephemeral_key": OTHER_KEY, "eph_alg": "rsa"},
     ),
 ]
@@ -325,7 +329,7 @@ async def test_a_key_made_for_nothing_is_wiped(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_batch_takes_requests_in_every_form() -> None:
-    """The object, the seed's object and a mapping; a request object is whole, so that nothing shared touches it."""
+    """The object, TypeScript's object and a mapping; a request object is whole, so that nothing shared touches it."""
     account = AskedAccount()
     account.signer = WALLET
     given = [
@@ -344,7 +348,7 @@ async def test_a_batch_takes_requests_in_every_form() -> None:
 
 
 def test_a_request_is_read_from_every_form() -> None:
-    """By name and from the seed's object, over what is shared; a request is taken as it is."""
+    """By name and from TypeScript's object, over what is shared; a request is taken as it is."""
     given = {"wallet": WALLET, "chain_id": 1, "hardcoded_values": {"chainId": 1}}
     reference, make_request = read_request(given, {"chain_id": 2, "duration": 60, "reference": "r"})
     request = make_request()

@@ -1,4 +1,4 @@
-"""Payloads: the seed's camelCase both ways, and errors that name the field but never a secret."""
+"""Payloads: TypeScript's camelCase both ways, and errors that name the field but never a secret."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXTENDED = SEED | {
 
 
 def test_seven_fields_there_and_back() -> None:
-    """from_dict and to_dict speak the seed's form exactly."""
+    """from_dict and to_dict speak the TypeScript form exactly."""
     assert DanSessionKeyPayload.from_dict(SEED).to_dict() == SEED
 
 
@@ -179,7 +179,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(changes=st.dictionaries(st.sampled_from([*EXTENDED, "jwt", "other"]), JSON, max_size=4))
 def test_any_json_gives_a_payload_or_our_error(changes: dict[str, Any]) -> None:
     """Whatever a file holds, the result is a payload that gives it back, or a DanError."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dan_async.errors import InvalidFieldError
@@ -19,9 +19,6 @@ from dan_async.user_operation import (
     user_operation_from_dict,
 )
 from tests.strategies import addresses
-
-#: A busy machine may take its time.
-UNHURRIED = settings(deadline=None)
 
 SENDER = "0xca7746cA393578aae76D6D4575064a4387dE7b98"
 PAYMASTER = "0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF"
@@ -240,14 +237,12 @@ def test_the_constructor_normalises_too() -> None:
     assert caught.value.field == "call_data"
 
 
-@UNHURRIED
 @given(v07_operations())
 def test_packing_loses_nothing(operation: UserOperationV07) -> None:
     """Packed and unpacked again it is the same operation."""
     assert UserOperationV07.from_packed(operation.pack()) == operation
 
 
-@UNHURRIED
 @given(v07_operations())
 def test_every_v07_operation_survives_json(operation: UserOperationV07) -> None:
     """Both forms of v0.7 come back from their JSON form as they were, and are told apart by their members."""

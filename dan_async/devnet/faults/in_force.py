@@ -175,10 +175,6 @@ class KeygenFaults:
     _faults: list[list[KeygenFault]]  # kind after kind
     _face: KeygenFace
 
-    @property
-    def squats_session(self) -> bool:
-        return any(fault.squats_session for group in self._faults for fault in group)
-
     def outgoing(self, round_: int, bodies: Bodies, commitments: Bodies) -> Bodies:
         """Lose the node before it sends a round, or return other bodies; *commitments* are those of the other parties."""
         self._node.before_round(round_)

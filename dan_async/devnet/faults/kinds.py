@@ -11,26 +11,19 @@ from __future__ import annotations
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import attrs
 from attrs import evolve, field, frozen
 
 from dan_async._values import check_int, check_seconds, in_seconds, optional, required
 from dan_async.config import MAX_PARTIES
+from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode
 from dan_async.crypto.signature import sign_digest, signing_key
-from dan_async.devnet.faults.lies import (
-    KeygenFace,
-    Sign,
-    SpoiltReply,
-    contradict,
-    falsify_shares,
-    forge_commitments,
-    forge_shares,
-    sign_claims,
-    spoil_multiplication,
-    substitute_key,
-)
+from dan_async.devnet.faults.lies import KeygenFace, Sign, SpoiltReply, spoilt
+from dan_async.devnet.mpc.field import Polynomial, random_scalar, scalar_to_bytes
+from dan_async.devnet.mpc.framing import SCALAR_BYTES, join_parts, split_parts
+from dan_async.devnet.mpc.vole import REPLY_BYTES
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.node import (
     CERTIFY_KEYGEN,
@@ -41,9 +34,13 @@ from dan_async.protocols.node import (
     SIGN,
     Acknowledgement,
     ChangeReceipt,
+    Claims,
     SignatureShares,
+    SignedClaims,
+    compute_key_id,
 )
-from dan_async.types import Json
+
+S = TypeVar("S", bound=SignedClaims[Any])
 
 #: The methods of a node, which a fault can be limited to.
 RPC_METHODS = (
@@ -53,8 +50,6 @@ RPC_METHODS = (
 
 #: What ``SendGarbage`` can send.
 GARBAGE_FORMS = ("json", "binary", "raw")
-
-_LONGEST_RETRY_AFTER_S = 24 * 3600
 
 #: The rounds of key generation, and those of a presignature.
 _COMMIT, _OPEN, _ECHO = 1, 2, 3
@@ -112,9 +107,18 @@ def spelt(name: str, value: Spelling | tuple[str, ...] = "number", **more: str) 
     return {"option": Option(name, value, **more)}
 
 
-def _round(*, last: int) -> Any:
+def _number(
+    option: str,
+    default: int | None,
+    *,
+    least: int = 1,
+    most: int,
+    spelling: Spelling = "number",
+    may_be_none: bool = False,
+) -> Any:
+    check = optional if may_be_none else required
     return field(
-        default=_COMMIT, validator=required(check_int, least=_COMMIT, most=last), metadata=spelt("round")
+        default=default, validator=check(check_int, least=least, most=most), metadata=spelt(option, spelling)
     )
 
 
@@ -151,8 +155,69 @@ def _check_not_negative(_: object, attribute: Any, value: object) -> None:
 # --- what all faults have in common -----------------------------------------------------------------------------------
 
 
+class Moments:
+    """
+    The moments at which a fault may act: it overrides some of these.
+
+    None is for nothing to be done at that moment, which then does not count as a use of the fault.
+    """
+
+    __slots__ = ()
+
+    #: Whether nobody may connect while it is in force, and whether clients' connections are cut when it comes into force.
+    refuses_connections: ClassVar[bool] = False
+    cuts_clients: ClassVar[bool] = False
+    #: Whether the node keeps to itself that all parties of a key generation agree.
+    keeps_certificates: ClassVar[bool] = False
+
+    def at_use(self, _used: int, /) -> Self:
+        """Return the fault as it is when it has been used so often before."""
+        return self
+
+    def on_connect(self) -> HttpRefusal | None:
+        """Turn a client away that upgrades to a WebSocket or POSTs."""
+
+    def on_arrival(self, draw: Callable[[], float], /) -> float | None:
+        """Delay a request by some seconds; *draw* returns numbers from 0 to 1 for jitter."""
+
+    def on_request(self) -> RequestDropped | None:
+        """End a request before its work."""
+
+    def on_nonce(self) -> bool | None:
+        """Take a nonce that is being used for an expired one."""
+
+    def on_result(self) -> NodeCrashed | RequestDropped | None:
+        """End a request, or the node, after the work."""
+
+    def on_reply(self) -> ReplyFault | None:
+        """Write the reply in the node's place."""
+
+    def on_acknowledgement(
+        self, ack: Acknowledgement, sign: Sign, owner_id: str, /
+    ) -> Acknowledgement | None:
+        """Send another acknowledgement; *sign* signs as the operator, and the owner's id goes into the key's."""
+
+    def on_receipt(self, receipt: ChangeReceipt, sign: Sign, /) -> ChangeReceipt | None:
+        """Send another receipt for a change of an ephemeral key."""
+
+    def on_keygen(self) -> KeygenFault | None:
+        """Send other messages than it should in a key generation that begins."""
+
+    def before_keygen_round(self, round_: int, /) -> NodeCrashed | None:
+        """End the node before it sends its messages of a round of key generation."""
+
+    def before_signing_round(self, round_: int, bodies: Bodies, /) -> NodeCrashed | FalseAccusation | None:
+        """End the node, or its part in it, before it sends its messages of a round of a presignature."""
+
+    def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
+        """Send other messages in a round of a presignature."""
+
+    def on_shares(self, shares: SignatureShares, sign: Sign, /) -> SignatureShares | None:
+        """Send other shares of signatures."""
+
+
 @frozen(kw_only=True)
-class Fault:
+class Fault(Moments):
     """
     Something a node does wrong.
 
@@ -170,22 +235,14 @@ class Fault:
     first: ClassVar[str] = "times"
     #: A correct spelling, for an error message.
     example: ClassVar[str] = ""
-    #: Whether the fault can be limited to some methods.
+    #: Whether the fault can be limited to some methods, and to so many times.
     takes_methods: ClassVar[bool] = True
-    #: Whether the fault can be limited to so many times.
     takes_times: ClassVar[bool] = True
-    #: Whether nobody may connect while it is in force, and whether clients' connections are cut when it comes into force.
-    refuses_connections: ClassVar[bool] = False
-    cuts_clients: ClassVar[bool] = False
-    #: Whether the node keeps to itself that all parties of a key generation agree.
-    keeps_certificates: ClassVar[bool] = False
 
     methods: tuple[str, ...] = field(
         default=(), converter=_to_methods, validator=_check_methods, metadata=spelt("methods", "methods")
     )
-    times: int | None = field(
-        default=None, validator=optional(check_int, least=1, most=2**31), metadata=spelt("times")
-    )
+    times: int | None = _number("times", None, most=2**31, may_be_none=True)
 
     def __attrs_post_init__(self) -> None:
         if self.methods and not self.takes_methods:
@@ -194,172 +251,6 @@ class Fault:
             raise InvalidFieldError(
                 "times", f"is not for {type(self).__name__}, which lasts until it is taken away"
             )
-
-    def to_dict(self) -> dict[str, Json]:
-        """Return it as JSON members, for a node in another process."""
-        members = attrs.asdict(self)
-        return {**members, "kind": type(self).__name__, "methods": list(self.methods)}
-
-    @staticmethod
-    def from_dict(members: Mapping[str, Json]) -> Fault:
-        """
-        Read it back.
-
-        Args:
-            members: What ``to_dict`` returned.
-
-        Returns:
-            The fault.
-
-        Raises:
-            InvalidFieldError: There is no such fault.
-        """
-        values = dict(members)
-        name = values.pop("kind", None)
-        kind = next((kind for kind in KINDS if kind.__name__ == name), None)
-        if kind is None:
-            raise InvalidFieldError("fault", "is of an unknown kind")
-        return kind(**values)
-
-    # Hooks. A fault overrides those of the moments at which it does something. A hook that returns None does nothing at
-    # this moment, which then does not count as a use of the fault.
-
-    def at_use(self, _used: int, /) -> Self:
-        """Return the fault as it is when it has been used so often before."""
-        return self
-
-    def on_connect(self) -> HttpRefusal | None:
-        """
-        Turn a client away that upgrades to a WebSocket or POSTs.
-
-        Returns:
-            The answer to send instead; None to let the client in.
-        """
-
-    def on_arrival(self, draw: Callable[[], float], /) -> float | None:
-        """
-        Delay a request by some seconds; *draw* returns numbers from 0 to 1 for jitter.
-
-        Args:
-            draw: Returns a random number from 0 to 1, for jitter.
-
-        Returns:
-            Seconds to wait; None for no delay.
-        """
-
-    def on_request(self) -> RequestDropped | None:
-        """
-        End a request before its work.
-
-        Returns:
-            How the request ends; None to do the work.
-        """
-
-    def on_nonce(self) -> bool | None:
-        """
-        Take a nonce that is being used for an expired one.
-
-        Returns:
-            True to refuse the nonce; None to look at its real age.
-        """
-
-    def on_result(self) -> NodeCrashed | RequestDropped | None:
-        """
-        End a request, or the node, after the work.
-
-        Returns:
-            How the request ends after the work; None to answer.
-        """
-
-    def on_reply(self) -> ReplyFault | None:
-        """
-        Write the reply in the node's place.
-
-        Returns:
-            What writes the reply; None for the node's own.
-        """
-
-    def on_acknowledgement(
-        self, ack: Acknowledgement, sign: Sign, owner_id: str, /
-    ) -> Acknowledgement | None:
-        """
-        Send another acknowledgement; *sign* signs as the operator, and the owner's id goes into the key's.
-
-        Args:
-            ack: The node's true acknowledgement.
-            sign: Signs 32 bytes as the operator.
-            owner_id: The owner's id, which is part of the key's.
-
-        Returns:
-            What to send instead; None to leave it as it is.
-        """
-
-    def on_receipt(self, receipt: ChangeReceipt, sign: Sign, /) -> ChangeReceipt | None:
-        """
-        Send another receipt for a change of an ephemeral key.
-
-        Args:
-            receipt: The node's true receipt.
-            sign: Signs 32 bytes as the operator.
-
-        Returns:
-            What to send instead; None to leave it as it is.
-        """
-
-    def on_keygen(self) -> KeygenFault | None:
-        """
-        Send other messages than it should in a key generation that begins.
-
-        Returns:
-            What changes the messages of this key generation; None to follow the protocol.
-        """
-
-    def before_keygen_round(self, round_: int, /) -> NodeCrashed | None:
-        """
-        End the node before it sends its messages of a round of key generation.
-
-        Args:
-            round_: 1 commit, 2 open, 3 echo.
-
-        Returns:
-            The node's end; None to go on.
-        """
-
-    def before_signing_round(self, round_: int, bodies: Bodies, /) -> NodeCrashed | FalseAccusation | None:
-        """
-        End the node, or its part in it, before it sends its messages of a round of a presignature.
-
-        Args:
-            round_: 1 commit, 2 multiply.
-            bodies: The messages of the round, by recipient.
-
-        Returns:
-            How the node, or its part in it, ends; None to go on.
-        """
-
-    def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
-        """
-        Send other messages in a round of a presignature.
-
-        Args:
-            round_: 1 commit, 2 multiply.
-            bodies: The messages of the round, by recipient.
-
-        Returns:
-            The messages to send instead; None to leave it as it is.
-        """
-
-    def on_shares(self, shares: SignatureShares, sign: Sign, /) -> SignatureShares | None:
-        """
-        Send other shares of signatures; *sign* signs as the operator.
-
-        Args:
-            shares: The node's true shares.
-            sign: Signs 32 bytes as the operator.
-
-        Returns:
-            What to send instead; None to leave it as it is.
-        """
 
 
 @frozen(kw_only=True)
@@ -382,8 +273,6 @@ class KeygenFault(Fault):
     """In key generation, the node sends other messages than it should."""
 
     takes_methods = False
-    #: Whether the node starts another session under the id of the key generation.
-    squats_session: ClassVar[bool] = False
 
     def on_keygen(self) -> KeygenFault:
         return self
@@ -391,6 +280,14 @@ class KeygenFault(Fault):
     @abstractmethod
     def on_keygen_round(self, round_: int, bodies: Bodies, face: KeygenFace, /) -> Bodies | None:
         """Return what the node sends in a round instead of *bodies*, if anything else."""
+
+
+def sign_claims(said: S, claims: Claims, sign: Sign) -> S:
+    return type(said).make(claims, operator=said.operator, party_index=said.party_index, sign=sign)
+
+
+def _random_scalar() -> int:
+    return random_scalar(secrets.token_bytes)
 
 
 # --- requests and their answers ---------------------------------------------------------------------------------------
@@ -463,9 +360,7 @@ class Crash(Fault):
     name = "crash"
     example = "crash:round=2,restart=1s"
 
-    at_round: int | None = field(
-        default=None, validator=optional(check_int, least=_COMMIT, most=_ECHO), metadata=spelt("round")
-    )
+    at_round: int | None = _number("round", None, most=_ECHO, may_be_none=True)
     restart_after: float | None = _restart_after()
 
     def __attrs_post_init__(self) -> None:
@@ -521,13 +416,9 @@ class HttpError(Fault):
     takes_methods = False
     cuts_clients = True
 
-    status: int = field(
-        default=503, validator=required(check_int, least=400, most=599), metadata=spelt("status")
-    )
-    retry_after: int | None = field(
-        default=1,
-        validator=optional(check_int, least=0, most=_LONGEST_RETRY_AFTER_S),
-        metadata=spelt("retry-after", "retry-after"),
+    status: int = _number("status", 503, least=400, most=599)
+    retry_after: int | None = _number(
+        "retry-after", 1, least=0, most=24 * 3600, spelling="retry-after", may_be_none=True
     )
 
     def on_connect(self) -> HttpRefusal:
@@ -609,7 +500,18 @@ class AcknowledgeOtherKey(Fault):
     takes_methods = False
 
     def on_acknowledgement(self, ack: Acknowledgement, sign: Sign, owner_id: str, /) -> Acknowledgement:
-        return substitute_key(ack, sign, owner_id)
+        polynomial = Polynomial.random(ack.threshold.t - 1, secrets.token_bytes)
+        public_key = encode(base_multiply(polynomial.coefficients[0]))
+        shares = (encode(base_multiply(polynomial.evaluate(i + 1))) for i in range(ack.threshold.n))
+        key_id = compute_key_id(
+            public_key=public_key,
+            t=ack.threshold.t,
+            participants=ack.participants,
+            owner_id=owner_id,
+            request_id=ack.request_id,
+        )
+        claims = evolve(ack.claims, key_id=key_id, public_key=public_key, public_shares=tuple(shares))
+        return sign_claims(ack, claims, sign)
 
 
 @frozen(kw_only=True)
@@ -620,7 +522,8 @@ class ForgeShares(Fault):
     takes_methods = False
 
     def on_acknowledgement(self, ack: Acknowledgement, sign: Sign, _owner_id: str, /) -> Acknowledgement:
-        return forge_shares(ack, sign)
+        forged = (encode(base_multiply(_random_scalar())) for _ in ack.public_shares)
+        return sign_claims(ack, evolve(ack.claims, public_shares=tuple(forged)), sign)
 
 
 @frozen(kw_only=True)
@@ -683,7 +586,8 @@ class DealBadOpening(KeygenFault):
     def on_keygen_round(self, round_: int, bodies: Bodies, face: KeygenFace, /) -> Bodies | None:
         if round_ != _OPEN:
             return None
-        return {**bodies, face.victim: face.with_bad_opening(bodies[face.victim])}
+        opened, share = split_parts(bodies[face.victim], 2)
+        return {**bodies, face.victim: join_parts((spoilt(opened), share))}
 
 
 @frozen(kw_only=True)
@@ -700,9 +604,7 @@ class WithholdEcho(KeygenFault):
     example = "withhold-echo:reach=2"
     keeps_certificates = True
 
-    reach: int = field(
-        default=1, validator=required(check_int, least=1, most=MAX_PARTIES), metadata=spelt("reach")
-    )
+    reach: int = _number("reach", 1, most=MAX_PARTIES)
 
     def on_keygen_round(self, round_: int, bodies: Bodies, _face: KeygenFace, /) -> Bodies | None:
         return dict(sorted(bodies.items())[: self.reach]) if round_ == _ECHO else None
@@ -725,7 +627,7 @@ class FallSilent(KeygenFault):
     example = "silent:round=2"
     keeps_certificates = True
 
-    round: int = _round(last=_ECHO)
+    round: int = _number("round", _COMMIT, most=_ECHO)
 
     def on_keygen_round(self, round_: int, _bodies: Bodies, _face: KeygenFace, /) -> Bodies | None:
         return {} if round_ >= self.round else None
@@ -736,10 +638,10 @@ class SquatSession(KeygenFault):
     """Before it takes part in a key generation, the node starts set-ups for signing under the id of its session."""
 
     name = "squat-session"
-    squats_session = True
 
-    def on_keygen_round(self, _round: int, _bodies: Bodies, _face: KeygenFace, /) -> None:
-        return None
+    def on_keygen_round(self, round_: int, _bodies: Bodies, face: KeygenFace, /) -> None:
+        if round_ == _COMMIT:
+            face.squat()
 
 
 @frozen(kw_only=True)
@@ -755,7 +657,7 @@ class Accuse(KeygenFault):
     first = "round"
     example = "accuse:round=2"
 
-    round: int = _round(last=_ECHO)
+    round: int = _number("round", _COMMIT, most=_ECHO)
 
     def on_keygen_round(self, round_: int, _bodies: Bodies, face: KeygenFace, /) -> None:
         if round_ == self.round:
@@ -780,7 +682,7 @@ class CrashInSigning(Fault):
     example = "signing-crash:round=2,restart=1s"
     takes_methods = False
 
-    at_round: int = _round(last=_MULTIPLY)
+    at_round: int = _number("round", _COMMIT, most=_MULTIPLY)
     restart_after: float | None = _restart_after()
 
     def before_signing_round(self, round_: int, _bodies: Bodies, /) -> NodeCrashed | None:
@@ -801,7 +703,7 @@ class SilentInSigning(Fault):
     example = "signing-silent:round=2"
     takes_methods = False
 
-    round: int = _round(last=_MULTIPLY)
+    round: int = _number("round", _COMMIT, most=_MULTIPLY)
 
     def on_signing_round(self, round_: int, _bodies: Bodies, /) -> Bodies | None:
         return {} if round_ == self.round else None
@@ -821,7 +723,7 @@ class AccuseInSigning(Fault):
     example = "signing-accuse:round=2"
     takes_methods = False
 
-    round: int = _round(last=_MULTIPLY)
+    round: int = _number("round", _COMMIT, most=_MULTIPLY)
 
     def before_signing_round(self, round_: int, bodies: Bodies, /) -> FalseAccusation | None:
         return FalseAccusation(max(bodies)) if round_ == self.round else None
@@ -835,7 +737,8 @@ class CheatInSigning(Fault):
     takes_methods = False
 
     def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
-        return spoil_multiplication(bodies) if round_ == _MULTIPLY else None
+        # The last byte is of the hash by which the recipient checks the multiplication.
+        return {i: spoilt(body) for i, body in bodies.items()} if round_ == _MULTIPLY else None
 
 
 @frozen(kw_only=True)
@@ -851,7 +754,12 @@ class ContradictInSigning(Fault):
     takes_methods = False
 
     def on_signing_round(self, round_: int, bodies: Bodies, /) -> Bodies | None:
-        return contradict(bodies) if round_ == _MULTIPLY else None
+        if round_ != _MULTIPLY:
+            return None
+        victim = min(bodies)
+        head, vole = bodies[victim][:-REPLY_BYTES], bodies[victim][-REPLY_BYTES:]
+        psi = (int.from_bytes(head[-SCALAR_BYTES:], "big") + 1) % ORDER
+        return {**bodies, victim: head[:-SCALAR_BYTES] + scalar_to_bytes(psi) + vole}
 
 
 @frozen(kw_only=True)
@@ -862,7 +770,15 @@ class ForgeCommitments(Fault):
     takes_methods = False
 
     def on_shares(self, shares: SignatureShares, sign: Sign, /) -> SignatureShares:
-        return forge_commitments(shares, sign)
+        forged = []
+        for share in shares.claims.shares:
+            offset = _random_scalar()
+            start, u, rest = (share.commitments[a:b] for a, b in ((0, 33), (33, 66), (66, None)))
+            moved = add([decode(u), base_multiply(offset)])
+            assert moved is not None
+            commitments = start + encode(moved) + rest
+            forged.append(evolve(share, u=(share.u + offset) % ORDER, commitments=commitments))
+        return sign_claims(shares, evolve(shares.claims, shares=tuple(forged)), sign)
 
 
 @frozen(kw_only=True)
@@ -874,7 +790,8 @@ class WrongSignatureShare(Fault):
     takes_methods = False
 
     def on_shares(self, shares: SignatureShares, sign: Sign, /) -> SignatureShares:
-        return falsify_shares(shares, sign)
+        wrong = [evolve(share, w=(share.w + _random_scalar()) % ORDER) for share in shares.claims.shares]
+        return sign_claims(shares, evolve(shares.claims, shares=tuple(wrong)), sign)
 
 
 #: Every kind of fault, in the order of use.

@@ -1,4 +1,4 @@
-"""What a faulty node sends instead of the truth: acknowledgements, messages to other nodes, shares, replies to clients."""
+"""The means of a faulty node: a second face in a key generation, and replies to clients that are none."""
 
 from __future__ import annotations
 
@@ -7,89 +7,20 @@ import base64
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar
 
 from attrs import define, evolve, field
 
-from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode
-from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.mpc.dkg_messages import Session, ShareMessage, sign_message
-from dan_async.devnet.mpc.evidence import sign_commitment
-from dan_async.devnet.mpc.field import Polynomial, scalar_to_bytes
-from dan_async.devnet.mpc.framing import SCALAR_BYTES, join_parts, split_parts
-from dan_async.devnet.mpc.vole import REPLY_BYTES
-from dan_async.protocols.node import Acknowledgement, Claims, SignatureShares, SignedClaims, compute_key_id
-
-S = TypeVar("S", bound=SignedClaims[Any])
+from dan_async.devnet.mpc.dkg import DkgParty, Session, ShareMessage, sign_commitment, sign_message
+from dan_async.devnet.mpc.framing import join_parts, split_parts
 
 #: Signs a 32-byte digest as the node's operator.
 Sign = Callable[[bytes], bytes]
 
-# --- acknowledgements and shares --------------------------------------------------------------------------------------
 
-
-def forge_shares(ack: Acknowledgement, sign: Sign) -> Acknowledgement:
-    forged = (encode(base_multiply(_random_scalar())) for _ in ack.public_shares)
-    return sign_claims(ack, evolve(ack.claims, public_shares=tuple(forged)), sign)
-
-
-def substitute_key(ack: Acknowledgement, sign: Sign, owner_id: str) -> Acknowledgement:
-    """Acknowledge another key, of which everything is right: the shares make it, and its id is the hash of it."""
-    polynomial = Polynomial.random(ack.threshold.t - 1, secrets.token_bytes)
-    public_key = encode(base_multiply(polynomial.coefficients[0]))
-    shares = (encode(base_multiply(polynomial.evaluate(i + 1))) for i in range(ack.threshold.n))
-    key_id = compute_key_id(
-        public_key=public_key,
-        t=ack.threshold.t,
-        participants=ack.participants,
-        owner_id=owner_id,
-        request_id=ack.request_id,
-    )
-    claims = evolve(ack.claims, key_id=key_id, public_key=public_key, public_shares=tuple(shares))
-    return sign_claims(ack, claims, sign)
-
-
-def sign_claims(said: S, claims: Claims, sign: Sign) -> S:
-    return type(said).make(claims, operator=said.operator, party_index=said.party_index, sign=sign)
-
-
-def falsify_shares(shares: SignatureShares, sign: Sign) -> SignatureShares:
-    """Answer with shares that do not make the signature, properly signed."""
-    wrong = tuple(evolve(share, w=(share.w + _random_scalar()) % ORDER) for share in shares.claims.shares)
-    return sign_claims(shares, evolve(shares.claims, shares=wrong), sign)
-
-
-def forge_commitments(shares: SignatureShares, sign: Sign) -> SignatureShares:
-    """Change u, and what the node says that it committed to, by the same number: the two fit one another."""
-    forged = []
-    for share in shares.claims.shares:
-        offset = _random_scalar()
-        start, u, rest = (share.commitments[a:b] for a, b in ((0, 33), (33, 66), (66, None)))
-        moved = add([decode(u), base_multiply(offset)])
-        assert moved is not None
-        commitments = start + encode(moved) + rest
-        forged.append(evolve(share, u=(share.u + offset) % ORDER, commitments=commitments))
-    return sign_claims(shares, evolve(shares.claims, shares=tuple(forged)), sign)
-
-
-def _random_scalar() -> int:
-    return 1 + secrets.randbelow(ORDER - 1)
-
-
-# --- messages to other nodes ------------------------------------------------------------------------------------------
-
-
-def spoil_multiplication(bodies: Mapping[int, bytes]) -> dict[int, bytes]:
-    """Change the last byte of each message of round 2: the hash by which its recipient checks the multiplication."""
-    return {index: body[:-1] + bytes((body[-1] ^ 1,)) for index, body in bodies.items()}
-
-
-def contradict(bodies: Mapping[int, bytes]) -> dict[int, bytes]:
-    """Change ψ in the message of round 2 to one other signer; no check among the nodes is about it."""
-    victim = min(bodies)
-    head, vole = bodies[victim][:-REPLY_BYTES], bodies[victim][-REPLY_BYTES:]
-    psi = (int.from_bytes(head[-SCALAR_BYTES:], "big") + 1) % ORDER
-    return {**bodies, victim: head[:-SCALAR_BYTES] + scalar_to_bytes(psi) + vole}
+def spoilt(data: bytes) -> bytes:
+    """Change the last byte."""
+    return data[:-1] + bytes((data[-1] ^ 1,))
 
 
 @define(kw_only=True)
@@ -101,6 +32,8 @@ class KeygenFace:
     sign: Sign
     #: Makes another party in the node's name.
     new_party: Callable[[], DkgParty]
+    #: Starts another session under the id of the key generation.
+    squat: Callable[[], None]
     #: What the other parties have committed to, once they have.
     commitments: Mapping[int, bytes] = field(factory=dict)
     _second: DkgParty | None = field(default=None, init=False)
@@ -124,13 +57,8 @@ class KeygenFace:
         opened, share = split_parts(body, 2)
         context = self.session.context
         message = ShareMessage.decode(share, context)
-        wrong = evolve(message, share=message.share[:-1] + bytes((message.share[-1] ^ 1,)))
-        return join_parts((opened, sign_message(wrong, context, self.sign).encode(context)))
-
-    def with_bad_opening(self, body: bytes) -> bytes:
-        """Change the opening in a body of round 2, and leave the share as it is."""
-        opened, share = split_parts(body, 2)
-        return join_parts((opened[:-1] + bytes((opened[-1] ^ 1,)), share))
+        wrong = sign_message(evolve(message, share=spoilt(message.share)), context, self.sign)
+        return join_parts((opened, wrong.encode(context)))
 
     def _other(self) -> DkgParty:
         if self._second is None:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from functools import wraps
 from typing import ClassVar, Concatenate, ParamSpec, TypeVar
 
-from dan_async.errors import DanError
+from dan_async.errors import DanError, InvalidFieldError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -15,26 +15,22 @@ S = TypeVar("S", bound="Stepwise")
 
 
 class Reason(StrEnum):
-    """Why a key generation was aborted."""
+    """Why a key generation, a set-up or a presignature was aborted."""
 
     MISSING_MESSAGE = "missing message"
     MALFORMED_MESSAGE = "malformed message"
     COMMITMENT_MISMATCH = "opening does not match its commitment"
-    VECTOR_LENGTH = "number of commitments is not t"
     INVALID_POINT = "invalid point"
+    EQUIVOCATION = "equivocation"
+    # key generation
+    VECTOR_LENGTH = "number of commitments is not t"
     PROOF_OF_POSSESSION = "proof of possession does not hold"
     SHARE_SIGNATURE = "share is not signed by its sender"
     SHARE_COMMITMENT = "share belongs to another commitment"
     WRONG_SHARE = "wrong share"
     ECHO_SIGNATURE = "echo is not signed by its sender"
-    EQUIVOCATION = "equivocation"
     DEGENERATE_KEY = "degenerate key"
-
-
-class PairReason(StrEnum):
-    """Why a protocol between two parties was aborted."""
-
-    MALFORMED_MESSAGE = "malformed message"
+    # between two parties
     OT_PROOF = "oblivious transfer: the sender does not know its key"
     OT_RESPONSE = "oblivious transfer: the receiver does not know its pad"
     OT_OPENING = "oblivious transfer: the sender's pads do not fit its challenge"
@@ -42,17 +38,8 @@ class PairReason(StrEnum):
     OT_EXTENSION_CHECK = "oblivious transfer extension: the consistency check failed"
     VOLE_CHECK = "vector OLE: the consistency check failed"
     BANNED = "the pair is banned"
-
-
-class SigningReason(StrEnum):
-    """Why signing was aborted, besides the reasons of ``PairReason``."""
-
-    MISSING_MESSAGE = "missing message"
-    MALFORMED_MESSAGE = "malformed message"
+    # signing
     SETUP_MISMATCH = "the pair's set-up is another one"
-    EQUIVOCATION = "equivocation"
-    COMMITMENT_MISMATCH = "opening does not match its commitment"
-    INVALID_POINT = "invalid point"
     NONCE_CHECK = "the nonce multiplied is not the one committed to"
     KEY_CHECK = "the key share multiplied is not the one committed to"
     PUBLIC_KEY_CHECK = "the key shares do not add up to the key"
@@ -109,11 +96,7 @@ def step(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], 
 
 
 class ProtocolAbort(DanError):  # noqa: N818 - "abort" is what the papers call it
-    """
-    A protocol has ended without a result. There are no culprits where it cannot tell, or has two parties only.
-
-    With ``ban``, this party must never run with the culprits again.
-    """
+    """A protocol has ended without a result; it names culprits where it can tell. With ``ban``, never run with them."""
 
     MESSAGE: ClassVar[str]
     PHASE: ClassVar[str | None] = None
@@ -167,3 +150,15 @@ class SigningAbort(ProtocolAbort):
     MESSAGE = "Signing was aborted"
     PHASE = "signing"
     HINTS = ("Try again with fresh randomness, or other signers", "Never sign with this party again")
+
+
+def from_all_others(
+    others: Sequence[int], name: str, messages: Mapping[int, bytes], abort: type[DkgAbort | SigningAbort]
+) -> dict[int, bytes]:
+    """Take one message of every other party; abort, naming the silent ones, if some are missing."""
+    if any(sender not in others for sender in messages):
+        raise InvalidFieldError(name, "must be keyed by the other parties' indices")
+    missing = [sender for sender in others if sender not in messages]
+    if missing:
+        raise abort(Reason.MISSING_MESSAGE, missing)
+    return {sender: messages[sender] for sender in others}

@@ -26,6 +26,7 @@ commitment, one signature and one echo. Each key is made as if alone; a fault in
 A wrong share is answered by a signed complaint (Pedersen, section 4.1). Every check of a dealer's messages depends only
 on bytes that the dealer has signed or committed to, so that a third party comes to the same verdict.
 
+Everything that is signed is bound to the session's context: a signature holds for one session, sender and recipient.
 Links between parties must be authenticated, and those for shares encrypted. ``verify`` above all computes for
 milliseconds and belongs in an executor.
 """
@@ -33,27 +34,19 @@ milliseconds and belongs in an executor.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Annotated, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
-from dan_async._values import check_int
-from dan_async.config import Threshold
-from dan_async.crypto.curve import ORDER, decode, encode
-from dan_async.crypto.hashes import tagged_hash
-from dan_async.devnet.mpc.aborts import DkgAbort, Reason, Stepwise, step
-from dan_async.devnet.mpc.dkg_messages import (
-    CommitmentMessage,
-    ComplaintMessage,
-    EchoMessage,
-    OpeningMessage,
-    Session,
-    ShareMessage,
-    is_signed,
-    opening_commitment,
-    sign_message,
-    transcript_hash,
-)
+from dan_async._values import check_int, from_hex, to_hex
+from dan_async.config import MAX_PARTIES, Threshold
+from dan_async.crypto.address import parse_address
+from dan_async.crypto.curve import ORDER, base_multiply, decode, encode
+from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
+from dan_async.crypto.signature import parse_signature, signer_of
+from dan_async.devnet.mpc.aborts import DkgAbort, Reason, Stepwise, from_all_others, step
 from dan_async.devnet.mpc.field import (
     PROOF_BYTES,
     CommitmentVector,
@@ -68,10 +61,232 @@ from dan_async.devnet.mpc.field import (
     scalar_to_bytes,
     share_matches,
 )
-from dan_async.devnet.mpc.framing import NONCE_BYTES, SCALAR_BYTES, SIGNATURE_BYTES
-from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.errors import InvalidFieldError
-from dan_async.types import OperatorAddress
+from dan_async.devnet.mpc.framing import (
+    NONCE_BYTES,
+    POINT_BYTES,
+    SCALAR_BYTES,
+    SIGNATURE_BYTES,
+    Digest,
+    Index,
+    Message,
+    Nonce,
+    Signature,
+    check_session_id,
+    counted,
+    join_parts,
+    sized,
+    split_parts,
+    up_to_last,
+)
+from dan_async.errors import InvalidFieldError, ProtocolError
+from dan_async.protocols.fields import HASH, Form, list_of, number, scalar, wire
+from dan_async.protocols.fields import decode as read_message
+from dan_async.types import Json, OperatorAddress
+
+#: Most keys that one session makes: the points of all of them are counted in one byte.
+MOST_KEYS = 16
+
+
+# --- the session ------------------------------------------------------------------------------------------------------
+
+
+def _checksummed(identities: Iterable[str]) -> tuple[OperatorAddress, ...]:
+    return tuple(OperatorAddress(parse_address("identities", identity)) for identity in identities)
+
+
+@frozen(kw_only=True)
+class Session:
+    """A session id that is never used twice, t and n, the addresses of parties 1 to n, and how many keys are made."""
+
+    session_id: bytes
+    threshold: Threshold
+    identities: tuple[OperatorAddress, ...] = field(converter=_checksummed)
+    count: int = 1
+    #: H("dan-dkg/1 context", session id, t, n, each identity): in every hash, proof and signature of the session. With
+    #: several keys their number is in it too.
+    context: bytes = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        check_session_id(self.session_id)
+        check_int("count", self.count, least=1, most=min(MOST_KEYS, 255 // self.threshold.t))
+        if len(self.identities) != self.threshold.n:
+            raise InvalidFieldError("identities", f"must be {self.threshold.n}, one for each party")
+        if len(set(self.identities)) != len(self.identities):
+            raise InvalidFieldError("identities", "must differ from each other")
+        raw = (from_hex(identity, field="identities") for identity in self.identities)
+        tag = "dan-dkg/1 context" if self.count == 1 else f"dan-dkg/1 context of {self.count} keys"
+        context = tagged_hash(tag, self.session_id, self.threshold.t, self.threshold.n, *raw)
+        object.__setattr__(self, "context", context)
+
+    def is_signed_by(self, index: int, digest: bytes, signature: bytes) -> bool:
+        """Return whether a party signed a digest, in the one canonical form (low s, v 27 or 28) that counts."""
+        if not 1 <= index <= self.threshold.n:
+            return False
+        is_theirs = signer_of(digest, signature) == self.identities[index - 1]
+        return is_theirs and signature == parse_signature(signature)
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def _check_whole(name: str, parts: bytes, size: int) -> None:
+    """Check that bytes are one part for each key: of how many keys is for the protocol to check."""
+    if not parts or len(parts) % size:
+        raise InvalidFieldError(name, "is too short or too long")
+
+
+@frozen(kw_only=True)
+class CommitmentMessage(Message):
+    """Round 1, to everybody: a hash commitment to the opening that follows."""
+
+    KIND = 1
+
+    sender: Index
+    commitment: Digest
+
+
+@frozen(kw_only=True)
+class OpeningMessage(Message):
+    """Round 2, to everybody: key after key Feldman commitments, of any number, and a proof of possession of the first."""
+
+    KIND = 2
+
+    sender: Index
+    points: Annotated[tuple[bytes, ...], counted(POINT_BYTES)]
+    proofs: Annotated[bytes, up_to_last(NONCE_BYTES)]
+    nonce: Nonce
+
+    def __attrs_post_init__(self) -> None:
+        _check_whole("opening", self.proofs, PROOF_BYTES)
+
+
+@frozen(kw_only=True, repr=False)
+class ShareMessage(Message):
+    """Round 2, to one party only: its share of each key, signed with the commitment, so that a wrong one can be shown."""
+
+    KIND = 3
+
+    sender: Index
+    recipient: Index
+    share: Annotated[bytes, up_to_last(DIGEST_BYTES + SIGNATURE_BYTES)]
+    commitment: Digest
+    signature: Signature = b""
+
+    def __attrs_post_init__(self) -> None:
+        _check_whole("share", self.share, SCALAR_BYTES)
+
+    def __repr__(self) -> str:
+        return f"ShareMessage(sender={self.sender}, recipient={self.recipient}, share=***)"
+
+    def digest(self, context: bytes) -> bytes:
+        return tagged_hash(
+            "dan-dkg/1 share", context, self.sender, self.recipient, self.share, self.commitment
+        )
+
+
+@frozen(kw_only=True)
+class EchoMessage(Message):
+    """Round 3, to everybody: the hash of all that was broadcast, signed."""
+
+    KIND = 4
+
+    sender: Index
+    transcript_hash: Digest
+    signature: Signature = b""
+
+    def digest(self, context: bytes) -> bytes:
+        return tagged_hash("dan-dkg/1 echo", context, self.transcript_hash)
+
+
+@frozen(kw_only=True, repr=False)
+class ComplaintMessage(Message):
+    """A share that does not fit its dealer's commitments, shown to others: its key generation has failed anyway."""
+
+    KIND = 5
+
+    sender: Index
+    share_message: Annotated[bytes, sized()]
+    opening: Annotated[bytes, up_to_last(SIGNATURE_BYTES)]
+    signature: Signature = b""
+
+    def __repr__(self) -> str:
+        return f"ComplaintMessage(sender={self.sender}, share_message=***)"
+
+    def digest(self, context: bytes) -> bytes:
+        return tagged_hash("dan-dkg/1 complaint", context, self.sender, self.share_message, self.opening)
+
+
+Signed = TypeVar("Signed", ShareMessage, EchoMessage, ComplaintMessage)
+
+
+def sign_message(message: Signed, context: bytes, sign: Callable[[bytes], bytes]) -> Signed:
+    return evolve(message, signature=sign(message.digest(context)))
+
+
+def is_signed(message: Signed, session: Session) -> bool:
+    return session.is_signed_by(message.sender, message.digest(session.context), message.signature)
+
+
+def opening_commitment(opening: bytes) -> bytes:
+    return tagged_hash("dan-dkg/1 commitment", opening)
+
+
+def transcript_hash(context: bytes, commitments: Mapping[int, bytes], openings: Mapping[int, bytes]) -> bytes:
+    parts = [part for index in sorted(openings) for part in (commitments[index], openings[index])]
+    return tagged_hash("dan-dkg/1 transcript", context, *parts)
+
+
+# --- the share that a party keeps -------------------------------------------------------------------------------------
+
+
+def _read_point(name: str, value: Json) -> bytes:
+    return encode(decode(from_hex(value, field=name), field=name))
+
+
+_POINT = Form(_read_point, to_hex)
+
+
+@frozen(kw_only=True)
+class KeyShare:
+    """A party's share of a distributed key, and its public side. As JSON it holds the secret."""
+
+    #: 1 to n.
+    index: Annotated[int, wire("index", number(1, MAX_PARTIES))]
+    t: Annotated[int, wire("t", number(2, MAX_PARTIES))]
+    n: Annotated[int, wire("n", number(2, MAX_PARTIES))]
+    #: x_i = f(index), a share of the private key f(0).
+    secret_share: Annotated[int, wire("secretShare", scalar(ORDER))] = field(repr=lambda _: "***")
+    #: f(0)·G, and f(i)·G of every party in the order of indices; 33 bytes each.
+    public_key: Annotated[bytes, wire("publicKey", _POINT)]
+    public_shares: Annotated[tuple[bytes, ...], wire("publicShares", list_of(_POINT, 0, MAX_PARTIES))]
+    #: All parties signed it at the end of key generation.
+    transcript_hash: Annotated[bytes, wire("transcriptHash", HASH)]
+
+    def __attrs_post_init__(self) -> None:
+        check_int("index", self.index, least=1, most=self.threshold.n)
+        if not 0 < self.secret_share < ORDER:
+            raise InvalidFieldError("secretShare", "must be from 1 to the group order - 1")
+        if len(self.public_shares) != self.n:
+            raise InvalidFieldError("publicShares", "must be one for each party")
+        if len(self.transcript_hash) != DIGEST_BYTES:
+            raise InvalidFieldError("transcriptHash", f"must hold {DIGEST_BYTES} bytes")
+
+    @property
+    def threshold(self) -> Threshold:
+        return Threshold(self.t, self.n)
+
+    @property
+    def public_share(self) -> bytes:
+        return self.public_shares[self.index - 1]
+
+
+def read_share(name: str, value: Json) -> KeyShare:
+    """Read a share back, whose secret must belong to its party's public share."""
+    share = read_message(KeyShare, value, name)
+    if encode(base_multiply(share.secret_share)) != share.public_share:
+        raise InvalidFieldError("secretShare", "does not belong to the party's public share")
+    return share
+
 
 # --- one dealer -------------------------------------------------------------------------------------------------------
 
@@ -188,7 +403,7 @@ class DkgOpening:
 
 class DkgParty(Stepwise):
     """
-    One party of one key generation, or of the generation of *count* keys at once.
+    One party of one key generation, or of the generation of several keys at once.
 
     Mappings go from a party's index to its message, and hold the other parties only. A message that did not come in time
     is left out; the party then aborts and names the silent ones. No two key generations have one session id; ``sign``
@@ -202,19 +417,14 @@ class DkgParty(Stepwise):
 
     def __init__(
         self,
-        *,
-        session_id: bytes,
+        session: Session,
         index: int,
-        threshold: Threshold,
-        identities: tuple[OperatorAddress, ...],
         sign: Callable[[bytes], bytes],
-        count: int = 1,
+        *,
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
-        self._session = Session(
-            session_id=session_id, threshold=threshold, identities=identities, count=count
-        )
-        self._index = check_int("index", index, least=1, most=threshold.n)
+        self._session = session
+        self._index = check_int("index", index, least=1, most=session.threshold.n)
         self._sign = sign
         self._entropy = entropy
         #: Of each key, as all that follows.
@@ -368,12 +578,7 @@ class DkgParty(Stepwise):
 
     def _from_all_others(self, name: str, messages: Mapping[int, bytes]) -> dict[int, bytes]:
         others = [i for i in range(1, self._session.threshold.n + 1) if i != self._index]
-        if any(sender not in others for sender in messages):
-            raise InvalidFieldError(name, "must be keyed by the other parties' indices")
-        missing = [i for i in others if i not in messages]
-        if missing:
-            raise DkgAbort(Reason.MISSING_MESSAGE, missing)
-        return {i: messages[i] for i in others}
+        return from_all_others(others, name, messages, DkgAbort)
 
     def _share_message(self, recipient: int) -> ShareMessage:
         message = ShareMessage(
@@ -433,9 +638,169 @@ class DkgParty(Stepwise):
             raise DkgAbort(Reason.DEGENERATE_KEY)
         return KeyShare(
             index=self._index,
-            threshold=self._session.threshold,
+            t=self._session.threshold.t,
+            n=self._session.threshold.n,
             secret_share=secret_share % ORDER,
             public_key=encode(summed[0]),
             public_shares=public_shares,
             transcript_hash=self._transcript_hash,
         )
+
+
+# --- proofs of equivocation -------------------------------------------------------------------------------------------
+#
+# ``DkgParty`` notices equivocation when the signed transcript hashes differ, and cannot tell the liar from them. Here
+# every party signs its commitment of round 1, and sends all commitments that it has got along with its echo: two that one
+# party signed in one session are a proof against it. (The echo broadcast of Goldwasser and Lindell, "Secure multi-party
+# computation without agreement", J. Cryptology 18, 2005, plus signatures, which name the cheat.) The signature of a share
+# covers the commitment as well, so that an opening to which its dealer had not committed is proven in the same way; a
+# message of round 2 without such a signature proves no more than silence. Security: however many parties are malicious,
+# none can make another look guilty without forging its signature. No proof shows anything that is secret in a session
+# which has not failed.
+
+#: First byte of a proof of equivocation; complaints begin with another.
+_PROOF = b"\xe0"
+
+
+@frozen
+class _Signed:
+    """A commitment message and its sender's signature."""
+
+    message: bytes
+    signature: bytes
+
+    def is_signed(self, session: Session, index: int) -> bool:
+        return session.is_signed_by(index, _digest(session, self.message), self.signature)
+
+    def encode(self) -> bytes:
+        return join_parts((self.message, self.signature))
+
+    @classmethod
+    def decode(cls, body: bytes) -> _Signed:
+        return cls(*split_parts(body, 2))
+
+
+def _digest(session: Session, message: bytes) -> bytes:
+    return tagged_hash("dan-devnet commitment", session.context, message)
+
+
+def sign_commitment(session: Session, message: bytes, sign: Callable[[bytes], bytes]) -> bytes:
+    return _Signed(message, sign(_digest(session, message))).encode()
+
+
+def check_evidence(session: Session, evidence: bytes) -> int | None:
+    """Return the culprit that a complaint proves, or two commitments with one signer; None if they prove nothing."""
+    if evidence[:1] != _PROOF:
+        return check_complaint(evidence, session)
+    try:
+        one, other = (_commitment(session, part) for part in split_parts(evidence[1:], 2))
+    except (InvalidFieldError, ProtocolError):
+        return None
+    return one[0] if one[0] == other[0] and one[1] != other[1] else None
+
+
+def _commitment(session: Session, data: bytes) -> tuple[int, bytes]:
+    """Return who signed a commitment in a message of round 1, or along with a share, and the commitment."""
+    with suppress(InvalidFieldError):
+        share = ShareMessage.decode(data, session.context)
+        if is_signed(share, session):
+            return share.sender, share.commitment
+    signed = _Signed.decode(data)
+    message = CommitmentMessage.decode(signed.message, session.context)
+    if not signed.is_signed(session, message.sender):
+        raise InvalidFieldError("commitment", "is not signed by its sender")
+    return message.sender, message.commitment
+
+
+class CommitmentBook:
+    """The signed commitments of one session, as one party has got them."""
+
+    def __init__(self, session: Session, index: int) -> None:
+        self._session = session
+        self._index = index
+        self._entries: dict[int, _Signed] = {}
+
+    def read(self, own: bytes, bodies: Mapping[int, bytes]) -> dict[int, bytes]:
+        """Take in the bodies of round 1, this party's and the others'; return the others' commitment messages."""
+        bad = []
+        for index, body in {**bodies, self._index: own}.items():
+            try:
+                signed = _Signed.decode(body)
+            except ProtocolError:
+                bad.append(index)
+                continue
+            if not signed.is_signed(self._session, index):
+                bad.append(index)
+            self._entries[index] = signed
+        if bad:
+            raise DkgAbort(Reason.MALFORMED_MESSAGE, bad)
+        return {index: self._entries[index].message for index in bodies}
+
+    def verify(self, party: DkgParty, openings: Mapping[int, bytes], shares: Mapping[int, bytes]) -> bytes:
+        """Take round 3's step; of an opening that its dealer signed and had not committed to, find the proof."""
+        try:
+            return party.verify(openings, shares)
+        except DkgAbort as abort:
+            if abort.complaint is None:
+                proofs = (self._proof(dealer, shares[dealer]) for dealer in abort.culprits)
+                abort.complaint = next(filter(None, proofs), None)
+            raise
+
+    def echo(self, echo: bytes) -> bytes:
+        return join_parts((echo, *(self._entries[index].encode() for index in self._indices)))
+
+    def finish(self, party: DkgParty, own_echo: bytes, bodies: Mapping[int, bytes]) -> tuple[KeyShare, ...]:
+        """Take the last step of a key generation; if parties have got different commitments, find the culprit."""
+        echoes: dict[int, bytes] = {}
+        books: dict[int, list[bytes]] = {}
+        bad = []
+        for index, body in bodies.items():
+            try:
+                echoes[index], *books[index] = split_parts(body, 1 + self._session.threshold.n)
+            except ProtocolError:
+                bad.append(index)
+        if bad:
+            raise DkgAbort(Reason.MALFORMED_MESSAGE, bad)
+        try:
+            return party.finish(echoes)
+        except DkgAbort as abort:
+            if abort.reason != Reason.EQUIVOCATION:
+                raise
+            culprits, proof = self._judge(own_echo, echoes, books)
+            raise DkgAbort(
+                Reason.EQUIVOCATION, tuple(culprits), complaint=proof, echoes=abort.echoes
+            ) from abort
+
+    @property
+    def _indices(self) -> range:
+        return range(1, self._session.threshold.n + 1)
+
+    def _judge(
+        self, own_echo: bytes, echoes: Mapping[int, bytes], books: Mapping[int, list[bytes]]
+    ) -> tuple[set[int], bytes | None]:
+        # A party that signed two commitments is to blame, and that is proven. So is, as far as this party knows itself, one
+        # that passes on a commitment that nobody signed, and one that has the same commitments and yet signs another
+        # transcript: the openings follow from the commitments.
+        culprits: set[int] = set()
+        proof: bytes | None = None
+        expected = EchoMessage.decode(own_echo, self._session.context).transcript_hash
+        for sender, book in books.items():
+            differing = [i for i, body in zip(self._indices, book, strict=True) if not self._has(i, body)]
+            for dealer in differing:
+                found = self._proof(dealer, book[dealer - 1])
+                culprits.add(sender if found is None else dealer)
+                proof = proof or found
+            echo = EchoMessage.decode(echoes[sender], self._session.context)
+            if not differing and echo.transcript_hash != expected:
+                culprits.add(sender)
+        return culprits - {self._index}, proof
+
+    def _has(self, dealer: int, body: bytes) -> bool:
+        try:
+            return _Signed.decode(body).message == self._entries[dealer].message
+        except ProtocolError:
+            return False
+
+    def _proof(self, dealer: int, body: bytes) -> bytes | None:
+        proof = _PROOF + join_parts((self._entries[dealer].encode(), body))
+        return proof if check_evidence(self._session, proof) == dealer else None

@@ -151,10 +151,6 @@ def is_valid_proof(proof: bytes, public: Point, *, context: bytes) -> bool:
 
 
 def zero_shares(index: int, seeds: Mapping[int, bytes], context: bytes) -> dict[int, int]:
-    """
-    Return the parts of this party's share of zero, by the party that has the same with the other sign; all have one context.
-
-    The share is their sum.
-    """
+    """Return the parts whose sum is this party's share of zero, by the party that has the same with the other sign."""
     terms = {other: hash_to_scalar("dan-ecdsa/1 zero share", context, seed) for other, seed in seeds.items()}
     return {other: (term if index < other else -term) % ORDER for other, term in terms.items()}

@@ -182,17 +182,3 @@ def split_parts(body: bytes, count: int) -> list[bytes]:
     if len(parts) != count:
         raise ProtocolError("the parts of a peer's message do not add up")
     return parts
-
-
-# --- states as JSON ---------------------------------------------------------------------------------------------------
-
-
-def check_members(value: object, name: str, expected: Sequence[str]) -> None:
-    """Check that a stored state is an object with exactly these members."""
-    if not isinstance(value, Mapping):
-        raise InvalidFieldError(name, "must be an object")
-    for member in expected:
-        if member not in value:
-            raise InvalidFieldError(member, "is missing")
-    if len(value) != len(expected):
-        raise InvalidFieldError(name, "has members that are not known")

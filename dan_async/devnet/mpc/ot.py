@@ -31,7 +31,7 @@ from attrs import field, frozen
 
 from dan_async.crypto.curve import Point, add, base_multiply, decode, encode, multiply, negate
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
-from dan_async.devnet.mpc.aborts import PairAbort, PairReason
+from dan_async.devnet.mpc.aborts import PairAbort, Reason
 from dan_async.devnet.mpc.field import PROOF_BYTES, Entropy, is_valid_proof, prove, random_scalar
 from dan_async.devnet.mpc.framing import NONCE_BYTES, POINT_BYTES, Digest, Nonce, Record, fixed
 from dan_async.errors import InvalidFieldError
@@ -77,7 +77,7 @@ def unpack(kind: type[R], data: bytes) -> R:
     try:
         return kind.unpack(data)
     except InvalidFieldError:
-        raise PairAbort(PairReason.MALFORMED_MESSAGE) from None
+        raise PairAbort(Reason.MALFORMED_MESSAGE) from None
 
 
 # --- base transfers ---------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def _proof_context(context: bytes) -> bytes:
 
 def _split(message: bytes, length: int, part: int) -> list[bytes]:
     if not isinstance(message, bytes) or len(message) != length:
-        raise PairAbort(PairReason.MALFORMED_MESSAGE)
+        raise PairAbort(Reason.MALFORMED_MESSAGE)
     return [message[i : i + part] for i in range(0, length, part)]
 
 
@@ -123,7 +123,7 @@ def _point(data: bytes) -> Point:
     try:
         return decode(data)
     except InvalidFieldError:
-        raise PairAbort(PairReason.MALFORMED_MESSAGE) from None
+        raise PairAbort(Reason.MALFORMED_MESSAGE) from None
 
 
 def _xor(one: bytes, other: bytes) -> bytes:
@@ -155,7 +155,7 @@ class OtBaseSender:
             shared = multiply(_point(choice), self._secret)
             other = add([shared, minus_shared_key])
             if other is None:  # B = A: the other pad would be known to everybody
-                raise PairAbort(PairReason.MALFORMED_MESSAGE)
+                raise PairAbort(Reason.MALFORMED_MESSAGE)
             pads = self._hashes.pad(position, choice, shared), self._hashes.pad(position, choice, other)
             once = [self._hashes.once(position, pad) for pad in pads]
             twice = [self._hashes.twice(position, value) for value in once]
@@ -168,7 +168,7 @@ class OtBaseSender:
     def open(self, responses: bytes) -> bytes:
         """Check that a response is H(H(pad 0)), as either pad gives it; answer H(pad 0) and H(pad 1) of each transfer."""
         if _split(responses, RESPONSE_BYTES, DIGEST_BYTES) != self._expected:
-            raise PairAbort(PairReason.OT_RESPONSE)
+            raise PairAbort(Reason.OT_RESPONSE)
         return b"".join(self._openings)
 
     def seeds(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -197,7 +197,7 @@ class OtBaseReceiver:
         _split(start, START_BYTES, START_BYTES)
         key = _point(start[:POINT_BYTES])
         if not is_valid_proof(start[POINT_BYTES:], key, context=_proof_context(self._context)):
-            raise PairAbort(PairReason.OT_PROOF)
+            raise PairAbort(Reason.OT_PROOF)
         self._hashes = _Hashes(self._context, start[:POINT_BYTES])
         points = []
         for position, bit in self._bits():
@@ -205,7 +205,7 @@ class OtBaseReceiver:
             zero = base_multiply(secret)
             one = add([zero, key])
             if one is None:  # b = -a: never by chance
-                raise PairAbort(PairReason.MALFORMED_MESSAGE)
+                raise PairAbort(Reason.MALFORMED_MESSAGE)
             point = encode((zero, one)[bit])  # both are computed, whichever is sent
             self._pads.append(self._hashes.pad(position, point, multiply(key, secret)))
             points.append(point)
@@ -230,7 +230,7 @@ class OtBaseReceiver:
             twice = [self._hashes.twice(position, value) for value in pair]
             fits &= _xor(*twice) == self._challenges[position]
         if not fits:
-            raise PairAbort(PairReason.OT_OPENING)
+            raise PairAbort(Reason.OT_OPENING)
         return tuple(self._hashes.seed(position, pad) for position, pad in enumerate(self._pads))
 
 
@@ -379,5 +379,5 @@ def accept(seeds: SenderSeeds, context: bytes, data: bytes) -> tuple[list[bytes]
     check = int.from_bytes(message.check, "little")
     hashes = hash_rows(rows, *_elements(salt, message.matrix)) ^ repeat_row(check) & selected
     if _digest(salt, hashes) != message.digest:
-        raise PairAbort(PairReason.OT_EXTENSION_CHECK, ban=True)
+        raise PairAbort(Reason.OT_EXTENSION_CHECK, ban=True)
     return transpose(rows, BATCH), transpose(rows ^ selected, BATCH)

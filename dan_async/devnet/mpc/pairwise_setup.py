@@ -22,27 +22,16 @@ from typing import Annotated, Any, TypeVar
 
 from attrs import define, field, frozen
 
-from dan_async._values import from_hex, to_hex
+from dan_async._values import check_bool, from_hex, to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
-from dan_async.devnet.mpc.aborts import PairAbort, PairReason, SigningAbort, Stepwise, step
+from dan_async.devnet.mpc import ot
+from dan_async.devnet.mpc.aborts import PairAbort, Reason, SigningAbort, Stepwise, step
 from dan_async.devnet.mpc.field import Entropy
-from dan_async.devnet.mpc.framing import Digest, Message, check_members, check_session_id, fixed
-from dan_async.devnet.mpc.ot import (
-    CHALLENGE_BYTES,
-    CHOICE_BYTES,
-    OPENING_BYTES,
-    RESPONSE_BYTES,
-    SEED_BYTES,
-    START_BYTES,
-    TRANSFERS,
-    OtBaseReceiver,
-    OtBaseSender,
-    ReceiverSeeds,
-    SenderSeeds,
-)
+from dan_async.devnet.mpc.framing import Digest, Message, check_session_id, fixed
 from dan_async.errors import InvalidFieldError
-from dan_async.types import OperatorAddress
+from dan_async.protocols.fields import members
+from dan_async.types import Json, OperatorAddress
 
 M = TypeVar("M", bound=Message)
 
@@ -67,7 +56,7 @@ class Ban:
 
 @define(kw_only=True, eq=False)
 class PairState:
-    """One side of the set-up of a pair. Once ``banned``, the pair must never run again, in any session."""
+    """One side of the set-up of a pair. Once banned, the pair must never run again, in any session."""
 
     #: 32 bytes that name the set-up's session and both parties.
     context: bytes
@@ -76,18 +65,10 @@ class PairState:
     #: 32 bytes that both chose together and only they know.
     common_seed: bytes = field(repr=_masked)
     #: For the extension as its receiver, and as its sender.
-    receiver: ReceiverSeeds = field(repr=_masked)
-    sender: SenderSeeds = field(repr=_masked)
+    receiver: ot.ReceiverSeeds = field(repr=_masked)
+    sender: ot.SenderSeeds = field(repr=_masked)
     #: Kept apart from this state, which it outlives.
     ban: Ban = field(factory=Ban)
-
-    @property
-    def banned(self) -> bool:
-        return self.ban.is_set
-
-    @banned.setter
-    def banned(self, value: bool) -> None:
-        self.ban.is_set = value
 
     @property
     def setup_id(self) -> bytes:
@@ -106,41 +87,40 @@ class PairState:
             "isFirst": self.is_first,
             "commonSeed": to_hex(self.common_seed),
             "receiverSeeds": to_hex(b"".join(zero + one for zero, one in self.receiver.pairs)),
-            "delta": to_hex(self.sender.delta.to_bytes(TRANSFERS // 8, "big")),
+            "delta": to_hex(self.sender.delta.to_bytes(ot.TRANSFERS // 8, "big")),
             "senderSeeds": to_hex(b"".join(self.sender.chosen)),
         }
 
     @classmethod
-    def from_dict(cls, members: Mapping[str, Any]) -> PairState:
+    def from_dict(cls, value: Json) -> PairState:
         """Read a state back, strictly: no member missing, unknown or wrong."""
-        check_members(members, "pair state", _MEMBERS)
-        if not isinstance(members["isFirst"], bool):
-            raise InvalidFieldError("isFirst", "must be true or false")
+        found = members(value, "pair state", _MEMBERS)
 
         def block(name: str, length: int) -> bytes:
-            return from_hex(members[name], field=name, length=length)
+            return from_hex(found[name], field=name, length=length)
 
         def seeds(name: str, count: int) -> list[bytes]:
-            data = block(name, count * SEED_BYTES)
-            return [data[i : i + SEED_BYTES] for i in range(0, len(data), SEED_BYTES)]
+            data = block(name, count * ot.SEED_BYTES)
+            return [data[i : i + ot.SEED_BYTES] for i in range(0, len(data), ot.SEED_BYTES)]
 
-        both = seeds("receiverSeeds", 2 * TRANSFERS)
+        both = seeds("receiverSeeds", 2 * ot.TRANSFERS)
         return cls(
             context=block("context", DIGEST_BYTES),
-            is_first=members["isFirst"],
+            is_first=check_bool("isFirst", found["isFirst"]),
             common_seed=block("commonSeed", DIGEST_BYTES),
-            receiver=ReceiverSeeds(tuple(zip(both[::2], both[1::2], strict=True))),
-            sender=SenderSeeds(
-                int.from_bytes(block("delta", TRANSFERS // 8), "big"), tuple(seeds("senderSeeds", TRANSFERS))
+            receiver=ot.ReceiverSeeds(tuple(zip(both[::2], both[1::2], strict=True))),
+            sender=ot.SenderSeeds(
+                int.from_bytes(block("delta", ot.TRANSFERS // 8), "big"),
+                tuple(seeds("senderSeeds", ot.TRANSFERS)),
             ),
         )
 
 
 def refuse_banned(pairs: Mapping[int, PairState]) -> None:
     """Abort, naming the parties, if pairs are banned by now."""
-    banned = [index for index, pair in pairs.items() if pair.banned]
+    banned = [index for index, pair in pairs.items() if pair.ban.is_set]
     if banned:
-        raise SigningAbort(PairReason.BANNED, banned, ban=True)
+        raise SigningAbort(Reason.BANNED, banned, ban=True)
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -152,7 +132,7 @@ class StartMessage(Message):
 
     KIND = 1
 
-    start: Annotated[bytes, fixed(START_BYTES)]
+    start: Annotated[bytes, fixed(ot.START_BYTES)]
     commitment: Digest
 
 
@@ -162,7 +142,7 @@ class ChooseMessage(Message):
 
     KIND = 2
 
-    choices: Annotated[bytes, fixed(CHOICE_BYTES)]
+    choices: Annotated[bytes, fixed(ot.CHOICE_BYTES)]
     seed: Annotated[bytes, fixed(2 * _SEED_BYTES)]
 
 
@@ -172,7 +152,7 @@ class ChallengeMessage(Message):
 
     KIND = 3
 
-    challenges: Annotated[bytes, fixed(CHALLENGE_BYTES)]
+    challenges: Annotated[bytes, fixed(ot.CHALLENGE_BYTES)]
 
 
 @frozen(repr=False)
@@ -181,7 +161,7 @@ class RespondMessage(Message):
 
     KIND = 4
 
-    responses: Annotated[bytes, fixed(RESPONSE_BYTES)]
+    responses: Annotated[bytes, fixed(ot.RESPONSE_BYTES)]
 
 
 @frozen(repr=False)
@@ -190,7 +170,7 @@ class OpenMessage(Message):
 
     KIND = 5
 
-    openings: Annotated[bytes, fixed(OPENING_BYTES)]
+    openings: Annotated[bytes, fixed(ot.OPENING_BYTES)]
 
 
 # --- one party --------------------------------------------------------------------------------------------------------
@@ -220,9 +200,9 @@ class PairSetup(Stepwise):
         if self._own == self._peer:
             raise InvalidFieldError("peer", "must be another party")
         self._context = tagged_hash("dan-ecdsa/1 pair", session_id, *sorted((self._own, self._peer)))
-        self._choices = int.from_bytes(entropy(TRANSFERS // 8), "big")
-        self._sender = OtBaseSender(self._direction(self._own), entropy)
-        self._receiver = OtBaseReceiver(self._direction(self._peer), self._choices, entropy)
+        self._choices = int.from_bytes(entropy(ot.TRANSFERS // 8), "big")
+        self._sender = ot.OtBaseSender(self._direction(self._own), entropy)
+        self._receiver = ot.OtBaseReceiver(self._direction(self._peer), self._choices, entropy)
         #: The seed, and the blinding of its commitment.
         self._seed = entropy(_SEED_BYTES) + entropy(_SEED_BYTES)
         self._peer_commitment = b""
@@ -247,7 +227,7 @@ class PairSetup(Stepwise):
     def challenge(self, data: bytes) -> bytes:
         message = self._read(ChooseMessage, data)
         if self._seed_commitment(self._peer, message.seed) != self._peer_commitment:
-            raise PairAbort(PairReason.SEED_COMMITMENT)
+            raise PairAbort(Reason.SEED_COMMITMENT)
         parts = sorted(((self._own, self._seed), (self._peer, message.seed)))
         self._common_seed = tagged_hash(
             "dan-ecdsa/1 common seed", self._context, *(part for _, part in parts)
@@ -272,8 +252,8 @@ class PairSetup(Stepwise):
             context=self._context,
             is_first=self._own < self._peer,
             common_seed=self._common_seed,
-            receiver=ReceiverSeeds(self._sender.seeds()),
-            sender=SenderSeeds(self._choices, chosen),
+            receiver=ot.ReceiverSeeds(self._sender.seeds()),
+            sender=ot.SenderSeeds(self._choices, chosen),
         )
 
     def _direction(self, sender: bytes) -> bytes:
@@ -286,4 +266,4 @@ class PairSetup(Stepwise):
         try:
             return kind.decode(data, self._context)
         except InvalidFieldError:
-            raise PairAbort(PairReason.MALFORMED_MESSAGE) from None
+            raise PairAbort(Reason.MALFORMED_MESSAGE) from None

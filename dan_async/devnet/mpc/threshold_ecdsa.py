@@ -58,15 +58,17 @@ from dan_async.crypto.curve import (
     multiply,
 )
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
-from dan_async.crypto.signature import recover_address
+from dan_async.crypto.signature import signer_of
 from dan_async.devnet.mpc.aborts import (
     PairAbort,
     ProtocolStateError,
+    Reason,
     SigningAbort,
-    SigningReason,
     Stepwise,
+    from_all_others,
     step,
 )
+from dan_async.devnet.mpc.dkg import KeyShare
 from dan_async.devnet.mpc.field import Entropy, random_scalar, scalar_from_bytes, scalar_to_bytes, zero_shares
 from dan_async.devnet.mpc.framing import (
     NONCE_BYTES,
@@ -82,17 +84,11 @@ from dan_async.devnet.mpc.framing import (
     counted,
     fixed,
 )
-from dan_async.devnet.mpc.key_share import KeyShare
 from dan_async.devnet.mpc.ot import EXTENSION_BYTES
 from dan_async.devnet.mpc.pairwise_setup import PairState, refuse_banned
 from dan_async.devnet.mpc.vole import REPLY_BYTES, VoleReceiver, send
 from dan_async.errors import InvalidFieldError
-from dan_async.protocols.node import (
-    nonce_shift,
-    presignature_id,
-    proof_challenge,
-    shift_nonce,
-)
+from dan_async.protocols.node import nonce_shift, presignature_id, proof_challenge, shift_nonce
 from dan_async.types import OperatorAddress
 
 T = TypeVar("T")
@@ -154,22 +150,11 @@ class Envelope:
         try:
             return kind.decode(data, self._prefix)
         except InvalidFieldError:
-            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (self.sender,)) from None
+            raise SigningAbort(Reason.MALFORMED_MESSAGE, (self.sender,)) from None
 
     @property
     def _prefix(self) -> bytes:
         return self.context + bytes((self.sender, self.recipient))
-
-
-def from_all_others(index: int, signers: tuple[int, ...], messages: Mapping[int, bytes]) -> dict[int, bytes]:
-    """Take one message of every other signer; abort, naming the silent ones, if some are missing."""
-    others = [signer for signer in signers if signer != index]
-    if any(sender not in others for sender in messages):
-        raise InvalidFieldError("messages", "must be keyed by the other signers' indices")
-    missing = [signer for signer in others if signer not in messages]
-    if missing:
-        raise SigningAbort(SigningReason.MISSING_MESSAGE, missing)
-    return {signer: messages[signer] for signer in others}
 
 
 # --- rounds 1 and 2 ---------------------------------------------------------------------------------------------------
@@ -215,11 +200,7 @@ class SigningParty(Stepwise):
         self._operators = {i: operators[i - 1] for i in self._signers}
         self._sign = sign
         self._context = tagged_hash(
-            "dan-ecdsa/1 signing",
-            session_id,
-            share.public_key,
-            share.transcript_hash,
-            *self._signers,
+            "dan-ecdsa/1 signing", session_id, share.public_key, share.transcript_hash, *self._signers
         )
         self._nonce = self._mask = self._key = 0
         self._opening = b""
@@ -266,7 +247,7 @@ class SigningParty(Stepwise):
     def multiply(self, messages: Mapping[int, bytes]) -> dict[int, bytes]:
         """Round 2: put nonce and key share into the others' multiplications, and open the commitment."""
         refuse_banned(self._pairs)
-        received = from_all_others(self._index, self._signers, messages)
+        received = from_all_others(self._others, "messages", messages, SigningAbort)
         replies = self._for_each_other(lambda other: self._send_to(other, received[other]))
         commitments = tuple(self._commitments[i] for i in self._signers)
         zeros = tuple(encode(base_multiply(self._zeros[i])) for i in self._others)
@@ -292,7 +273,7 @@ class SigningParty(Stepwise):
     def presign(self, messages: Mapping[int, bytes]) -> Presignature:
         """Check everything that was opened and multiplied, and put the presignature together."""
         refuse_banned(self._pairs)
-        received = from_all_others(self._index, self._signers, messages)
+        received = from_all_others(self._others, "messages", messages, SigningAbort)
         opened = self._for_each_other(lambda other: self._open(other, received[other]))
         self._compare({other: message.commitments for other, (message, _, _) in opened.items()})
         products = self._for_each_other(lambda other: self._receive_from(other, *opened[other]))
@@ -300,7 +281,7 @@ class SigningParty(Stepwise):
         if total is None or encode(total) != self._share.public_key:
             points = {other: key_point for other, (_, _, key_point) in opened.items()}
             zeros = {other: message.zeros for other, (message, _, _) in opened.items()}
-            raise SigningAbort(SigningReason.PUBLIC_KEY_CHECK, self._wrong_key_shares(points, zeros))
+            raise SigningAbort(Reason.PUBLIC_KEY_CHECK, self._wrong_key_shares(points, zeros))
         nonce_point = add([base_multiply(self._nonce), *(product.points[0] for product in products.values())])
         mask = self._mask + sum(product.psi for product in products.values())
         u, v = (
@@ -309,7 +290,7 @@ class SigningParty(Stepwise):
             for k, number in enumerate((self._nonce, self._key))
         )
         if nonce_point is None or not u or not v:
-            raise SigningAbort(SigningReason.DEGENERATE_NONCE)
+            raise SigningAbort(Reason.DEGENERATE_NONCE)
         presignature = Presignature(
             id=self._context,
             signers=self._signers,
@@ -338,7 +319,7 @@ class SigningParty(Stepwise):
             try:
                 done[other] = task(other)
             except PairAbort as error:
-                self._pairs[other].banned |= error.ban
+                self._pairs[other].ban.is_set |= error.ban
                 faults[other] = (error.reason, error.ban)
             except SigningAbort as error:
                 faults[other] = (error.reason, error.ban)
@@ -353,7 +334,7 @@ class SigningParty(Stepwise):
         culprits, differ = set(), False
         for other, entries in lists.items():
             if len(entries) != len(self._signers):
-                raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,))
+                raise SigningAbort(Reason.MALFORMED_MESSAGE, (other,))
             for signer, entry in zip(self._signers, entries, strict=True):
                 if entry == self._commitments[signer]:
                     continue
@@ -363,15 +344,11 @@ class SigningParty(Stepwise):
                     culprits.add(signer if is_signed else other)
         if differ:
             # This party's own signature is its earlier self's, before a restart: that is nobody's fault.
-            raise SigningAbort(SigningReason.EQUIVOCATION, sorted(culprits - {self._index}))
+            raise SigningAbort(Reason.EQUIVOCATION, sorted(culprits - {self._index}))
 
     def _is_signed(self, signer: int, entry: bytes) -> bool:
         digest, signature = self._signed(signer, entry[:DIGEST_BYTES]), entry[DIGEST_BYTES:]
-        try:
-            found: str = recover_address(digest, signature)
-            return found == self._operators[signer]
-        except InvalidFieldError:
-            return False
+        return signer_of(digest, signature) == self._operators[signer]
 
     def _wrong_key_shares(
         self, points: Mapping[int, Point], zeros: Mapping[int, tuple[bytes, ...]]
@@ -423,7 +400,7 @@ class SigningParty(Stepwise):
                 known = (product.psi * own + self._sent[other][k] + product.parts[k]) % ORDER
                 term = known and add([base_multiply(known), multiply(product.points[k], -self._mask)])
                 if not term:
-                    raise SigningAbort(SigningReason.DEGENERATE_NONCE)
+                    raise SigningAbort(Reason.DEGENERATE_NONCE)
                 found.append(term)
         points = b"".join(map(encode, found))
         nonce, public_key, nonce_point = random_scalar(self._entropy), encode(bases[1]), encode(bases[0])
@@ -442,10 +419,10 @@ class SigningParty(Stepwise):
         pair = self._pairs[other]
         if message.setup_id != pair.setup_id:
             # An honest mistake, of a store that has lost or kept too much: it must not look like a failed check.
-            raise SigningAbort(SigningReason.SETUP_MISMATCH, (other,))
+            raise SigningAbort(Reason.SETUP_MISMATCH, (other,))
         self._commitments[other] = message.commitment + message.signature
         if not self._is_signed(other, self._commitments[other]):
-            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,))
+            raise SigningAbort(Reason.MALFORMED_MESSAGE, (other,))
         reply, self._sent[other] = send(
             pair.sender,
             (self._nonce, self._key),
@@ -460,7 +437,7 @@ class SigningParty(Stepwise):
         message = Envelope(self._context, other, self._index).open(MultiplyMessage, data)
         opening = message.nonce + message.nonce_point + message.key_point
         if self._commitment(other, opening) != self._commitments[other][:DIGEST_BYTES]:
-            raise SigningAbort(SigningReason.COMMITMENT_MISMATCH, (other,))
+            raise SigningAbort(Reason.COMMITMENT_MISMATCH, (other,))
         return message, _point(other, message.nonce_point), _point(other, message.key_point)
 
     def _receive_from(
@@ -470,8 +447,8 @@ class SigningParty(Stepwise):
         receiver = self._receivers[other]
         products = receiver.finish(message.vole)
         checks = (
-            (nonce_point, message.gamma_u, products[0], SigningReason.NONCE_CHECK),
-            (key_point, message.gamma_v, products[1], SigningReason.KEY_CHECK),
+            (nonce_point, message.gamma_u, products[0], Reason.NONCE_CHECK),
+            (key_point, message.gamma_v, products[1], Reason.KEY_CHECK),
         )
         for point, gamma, product, reason in checks:
             # χ·R - Γ = d·G, as χ·R = Γ + d·G
@@ -481,7 +458,7 @@ class SigningParty(Stepwise):
         try:
             psi = scalar_from_bytes("psi", message.psi)
         except InvalidFieldError:
-            raise SigningAbort(SigningReason.MALFORMED_MESSAGE, (other,)) from None
+            raise SigningAbort(Reason.MALFORMED_MESSAGE, (other,)) from None
         return _Product(psi=psi, parts=products, points=(nonce_point, key_point))
 
 
@@ -498,7 +475,7 @@ def _point(other: int, data: bytes) -> Point:
     try:
         return decode(data)
     except InvalidFieldError:
-        raise SigningAbort(SigningReason.INVALID_POINT, (other,)) from None
+        raise SigningAbort(Reason.INVALID_POINT, (other,)) from None
 
 
 # --- round 3 ----------------------------------------------------------------------------------------------------------
@@ -551,13 +528,10 @@ class Presignature:
                 "This presignature is spent", hint="Make a new one for each signature"
             ) from None
         shift = nonce_shift(
-            presignature_id=self.name,
-            public_key=self.public_key,
-            digest=digest,
-            signers=self.operators,
+            presignature_id=self.name, public_key=self.public_key, digest=digest, signers=self.operators
         )
         shifted = shift_nonce(self.nonce_point, shift)
         if shifted is None:
-            raise SigningAbort(SigningReason.DEGENERATE_NONCE)
+            raise SigningAbort(Reason.DEGENERATE_NONCE)
         w = int.from_bytes(digest, "big") * mask + int.from_bytes(shifted[1:], "big") * v
         return (u + shift * mask) % ORDER, w % ORDER

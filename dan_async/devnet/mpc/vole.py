@@ -28,7 +28,7 @@ from attrs import frozen
 
 from dan_async.crypto.curve import ORDER
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
-from dan_async.devnet.mpc.aborts import PairAbort, PairReason
+from dan_async.devnet.mpc.aborts import PairAbort, Reason
 from dan_async.devnet.mpc.field import Entropy, hash_to_scalar, random_scalar, scalar_to_bytes
 from dan_async.devnet.mpc.framing import (
     NONCE_BYTES,
@@ -143,7 +143,7 @@ class VoleReceiver:
         message = unpack(_Reply, reply)
         eta, (values,) = int.from_bytes(message.eta, "big"), _scalars(message.corrections)
         if max(eta, *values) >= ORDER:
-            raise PairAbort(PairReason.MALFORMED_MESSAGE)
+            raise PairAbort(Reason.MALFORMED_MESSAGE)
         salt = _salt(self._context, self.message, message.nonce)
         rows = [
             [
@@ -155,7 +155,7 @@ class VoleReceiver:
         combined = _combine(rows, _thetas(salt, message.corrections))
         checked = [value - bit * eta for value, bit in zip(combined, self._bits, strict=True)]
         if _check_hash(salt, checked) != message.digest:
-            raise PairAbort(PairReason.VOLE_CHECK, ban=True)
+            raise PairAbort(Reason.VOLE_CHECK, ban=True)
         return tuple(_inner_product(self._gadget, row) for row in rows[:INPUTS])
 
 

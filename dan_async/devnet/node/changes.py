@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from attrs import define, evolve, field
 
@@ -12,6 +13,7 @@ from dan_async.devnet.context import NodeContext
 from dan_async.devnet.node.checks import (
     check_claim,
     check_signature,
+    content_hash,
     is_owner,
     own_nonce,
     read_setup,
@@ -19,7 +21,7 @@ from dan_async.devnet.node.checks import (
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
 from dan_async.devnet.node.passkeys import PasskeyRecord, PasskeyRegistry, load_webauthn, verify_registration
-from dan_async.devnet.node.requests import NonceStore, content_hash
+from dan_async.devnet.node.requests import NonceStore
 from dan_async.devnet.node.rpc import RefusalError, reading
 from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.protocols.fields import decode_key_id
@@ -39,16 +41,24 @@ _log = logging.getLogger(__name__)
 
 
 @define(kw_only=True, eq=False, repr=False)
-class KeyChangeService:
-    """Changes of ephemeral keys at one node; ``on_revoked`` is called when a revocation is stored."""
+class OwnerChanges:
+    """Changes of ephemeral keys and new passkeys at one node; ``on_revoked`` is called when a revocation is stored."""
 
     _context: NodeContext
     _ring: KeyRing
     _nonces: NonceStore
     _passkeys: PasskeyRegistry
     _on_revoked: Callable[[MpcKeyId, str], None]
-    #: One at a time: each change is made on top of the last one that was stored.
+    _is_ready: bool = field(default=False, init=False)
+    #: One at a time: each change is made on top of the last one that was stored, and a receipt is for what was stored.
     _changing: asyncio.Lock = field(factory=asyncio.Lock, init=False)
+    _registering: asyncio.Lock = field(factory=asyncio.Lock, init=False)
+
+    async def prepare(self, params: KeygenParams) -> None:
+        """Load what verifying takes, off the event loop, if a passkey authorises the request."""
+        if params.user_authentication.method == "passkey" and not self._is_ready:
+            await self._context.workers.compute(load_webauthn)
+            self._is_ready = True
 
     async def change(self, operation: str, params: KeygenParams) -> ChangeReceipt:
         """Make a change, or say again that it was made."""
@@ -61,7 +71,8 @@ class KeyChangeService:
             if repeated is not None:
                 return repeated
             claim = check_claim(params, setup, self._context.clock())
-            self._check_authorised(operation, params, setup)
+            with self._spending(operation, params) as challenge:
+                check_signature(params, operation, setup, challenge, self._passkeys)
             receipt = self._receipt(operation, params, record, claim)
             keys = record.ephemeral_keys.changed(claim, content, receipt)
             if params.user_authentication.method == "passkey":
@@ -82,12 +93,13 @@ class KeyChangeService:
             raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key of this owner")
         return record
 
-    def _check_authorised(self, operation: str, params: KeygenParams, setup: EphemeralKeySetup) -> None:
+    @contextmanager
+    def _spending(self, operation: str, params: KeygenParams) -> Iterator[str]:
+        """Use a request's nonce up, if the body succeeds; yield the challenge that must have been signed."""
         digest = setup_hash(operation=operation, revision=params.revision, setup=params.setup)
-        challenge = signed_challenge(params, operation, digest)
         nonce = own_nonce(params, self._context.identity.operator)
         with self._nonces.spending(nonce, params.request_id, operation, digest):
-            check_signature(params, operation, setup, challenge, self._passkeys)
+            yield signed_challenge(params, operation, digest)
 
     def _receipt(
         self, operation: str, params: KeygenParams, record: KeyRecord, claim: EphemeralClaim
@@ -106,45 +118,24 @@ class KeyChangeService:
         )
         return self._context.signed(ChangeReceipt, claims, params.participants)
 
-
-@define(kw_only=True, eq=False, repr=False)
-class PasskeyService:
-    """Passkeys registered at one node: verified, stored, and only then acknowledged."""
-
-    _context: NodeContext
-    _registry: PasskeyRegistry
-    _nonces: NonceStore
-    _is_ready: bool = field(default=False, init=False)
-    #: One at a time: a receipt is for a passkey that has been stored.
-    _registering: asyncio.Lock = field(factory=asyncio.Lock, init=False)
-
-    async def prepare(self, params: KeygenParams) -> None:
-        """Load what verifying takes, off the event loop, if a passkey authorises the request."""
-        if params.user_authentication.method == "passkey" and not self._is_ready:
-            await self._context.workers.compute(load_webauthn)
-            self._is_ready = True
-
     async def register(self, params: KeygenParams) -> PasskeyReceipt:
         """Register a passkey, or say again that it is registered."""
         read_setup(params, REGISTER_PASSKEY)
         content = content_hash(params, operation=REGISTER_PASSKEY)
         async with self._registering:
-            record = self._registry.find(params.user_authentication.id)
+            record = self._passkeys.find(params.user_authentication.id)
             if record is None or record.content != content:
                 record = self._verified(params, content)
             # Also when it is known: the first time may have been cut off before the disk had it.
-            await self._context.workers.use_disk(self._registry.save, record.credential_id)
+            await self._context.workers.use_disk(self._passkeys.save, record.credential_id)
         _log.info("request %s: a passkey is registered", params.request_id)
         return record.receipt
 
     def _verified(self, params: KeygenParams, content: bytes) -> PasskeyRecord:
-        nonce = own_nonce(params, self._context.identity.operator)
-        if nonce is None:
+        if own_nonce(params, self._context.identity.operator) is None:
             # The challenge of a one-shot request is a hash of its setup, the same for everyone who registers.
             raise RefusalError(NodeCode.UNSUPPORTED, "a passkey is registered with nonces from the nodes")
-        digest = setup_hash(operation=REGISTER_PASSKEY, revision=params.revision, setup=params.setup)
-        challenge = signed_challenge(params, REGISTER_PASSKEY, digest)
-        with self._nonces.spending(nonce, params.request_id, REGISTER_PASSKEY, digest):
+        with self._spending(REGISTER_PASSKEY, params) as challenge:
             public_key, sign_count, sent = verify_registration(params.user_authentication, challenge)
             claims = PasskeyClaims(request_id=params.request_id, credential_id=params.user_authentication.id)
             record = PasskeyRecord(
@@ -155,5 +146,5 @@ class PasskeyService:
                 rp_id=sent.rp_id,
                 origin=sent.origin,
             )
-            self._registry.add(record)
+            self._passkeys.add(record)
         return record

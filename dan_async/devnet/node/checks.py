@@ -6,6 +6,8 @@ Unknown, revoked or expired ephemeral keys are refused by ``keys.EphemeralRegist
 
 from __future__ import annotations
 
+import hashlib
+
 from attrs import frozen
 
 from dan_async._values import MAX_LIFETIME_S
@@ -21,7 +23,7 @@ from dan_async.devnet.node.rpc import RefusalError, invalid_params, reading
 from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.permissions.rules import permissions_text
 from dan_async.protocols.exchange import protocol_for
-from dan_async.protocols.fields import decode
+from dan_async.protocols.fields import decode, encode
 from dan_async.protocols.gateway import Operation, Revision
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
@@ -37,9 +39,10 @@ from dan_async.protocols.node import (
 )
 from dan_async.protocols.setups import EphemeralClaim, KeygenSetup, Setup, SigngenSetup, UserAuthentication
 from dan_async.protocols.sign_request import SignRequest, sign_request_digest
-from dan_async.types import Json, OperatorAddress
+from dan_async.types import Json, OperatorAddress, RequestId
 
 KEYGEN = str(Operation.KEYGEN)
+
 
 #: How far ahead a request for a presignature may end, in seconds.
 _LONGEST_PRESIGN_S = 300
@@ -53,6 +56,11 @@ _CODES = {
     "revision": NodeCode.UNSUPPORTED,
     "method": NodeCode.UNSUPPORTED,
 }
+
+
+def content_hash(params: object, *, operation: str = "") -> bytes:
+    """Hash all of a request, which tells it from another under its id."""
+    return hashlib.sha256(operation.encode() + encode(params).encode()).digest()
 
 
 def read_request(value: Json) -> KeygenParams:
@@ -165,6 +173,8 @@ class CheckedKeygen:
     """A request in which all is well but for the nonce and the owner's signature, which are still to be checked."""
 
     params: KeygenParams
+    #: Hash of all of it.
+    content: bytes
     setup: KeygenSetup
     setup_digest: bytes
     threshold: Threshold
@@ -175,6 +185,10 @@ class CheckedKeygen:
     challenge: str
     #: Names the work among the participants: no other set of them can have the same.
     session_id: bytes
+
+    @property
+    def request_id(self) -> RequestId:
+        return self.params.request_id
 
 
 def check_request(
@@ -191,6 +205,7 @@ def check_request(
     challenge = signed_challenge(params, KEYGEN, digest)
     return CheckedKeygen(
         params=params,
+        content=content_hash(params),
         setup=setup,
         setup_digest=digest,
         threshold=threshold,

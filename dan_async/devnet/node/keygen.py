@@ -10,29 +10,28 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from dan_async._values import from_hex, to_hex
 from dan_async.crypto.hashes import tagged_hash
 from dan_async.deadline import cancel_and_wait, wait_for_event
 from dan_async.devnet.context import NodeContext
-from dan_async.devnet.mpc.dkg_messages import Session
-from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.node.checks import KEYGEN, CheckedKeygen, check_owner, check_request, owner_name
+from dan_async.devnet.mpc.dkg import KeyShare, Session
+from dan_async.devnet.node.checks import (
+    KEYGEN,
+    CheckedKeygen,
+    check_owner,
+    check_request,
+    content_hash,
+    owner_name,
+)
 from dan_async.devnet.node.keys import EphemeralRegistry, KeyRecord, KeyRing, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry
-from dan_async.devnet.node.requests import (
-    NonceStore,
-    RequestRuns,
-    check_same,
-    content_hash,
-    result_of,
-)
+from dan_async.devnet.node.requests import NonceStore, RequestRuns, check_same, result_of
 from dan_async.devnet.node.rpc import RefusalError, rate_limited, reading, refusing
 from dan_async.devnet.peers.keygen import KeygenSession
 from dan_async.devnet.peers.links import PeerLinks
-from dan_async.devnet.peers.messages import Kind, PeerMessage
-from dan_async.devnet.peers.sessions import PeerSessions
+from dan_async.devnet.peers.sessions import Kind, PeerMessage, PeerSessions
 from dan_async.errors import NodeCode
 from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
@@ -113,23 +112,11 @@ class _Settled:
             del self._by_address[address]
 
 
-@frozen
-class _Work:
-    """A checked request for a key, and the hash of its content."""
-
-    checked: CheckedKeygen
-    content: bytes
-
-    @property
-    def request_id(self) -> RequestId:
-        return self.checked.params.request_id
-
-
 @define(eq=False, repr=False)
 class _Unfinished:
     """A key generation that may be certified: it is under way, or has failed for want of echoes."""
 
-    works: Sequence[_Work]
+    works: Sequence[CheckedKeygen]
     session: KeygenSession
     forget_at: float
     #: Held by whoever stores the key or gives it up.
@@ -174,7 +161,7 @@ class KeygenService:
         if record is not None:
             check_same(record.content, content)
             return record.acknowledgement
-        return await self._runs.run(params.request_id, content, lambda: self._begin(params, content))
+        return await self._runs.run(params.request_id, content, lambda: self._begin(params))
 
     async def keygen_batch(self, batch: Sequence[KeygenParams]) -> Sequence[Acknowledgement]:
         """
@@ -182,7 +169,7 @@ class KeygenService:
 
         A request that cannot begin keeps all from beginning, and nothing is lost: each may then come alone.
         """
-        works = [_Work(self._check(params), content_hash(params)) for params in batch]
+        works = [self._check(params) for params in batch]
         for work in works:
             if self._runs.knows(work.request_id) or self._ring.by_request(work.request_id) is not None:
                 raise RefusalError(NodeCode.REQUEST_CONFLICT, "a request of the batch has come before")
@@ -221,7 +208,7 @@ class KeygenService:
             await self._runs.wait_for(request_id)
             unfinished = self._unfinished.get(request_id)
             if unfinished is not None and any(
-                work.request_id == request_id and work.checked.claim.eph_pk == asked.eph_pk
+                work.request_id == request_id and work.claim.eph_pk == asked.eph_pk
                 for work in unfinished.works
             ):
                 await self._give_up(request_id, unfinished)
@@ -261,8 +248,8 @@ class KeygenService:
         await self._runs.aclose()
         await cancel_and_wait([*self._taking.values(), *self._batches])
 
-    def _begin(self, params: KeygenParams, content: bytes) -> Coroutine[Any, Any, Acknowledgement]:
-        works = [_Work(self._check(params), content)]
+    def _begin(self, params: KeygenParams) -> Coroutine[Any, Any, Acknowledgement]:
+        works = [self._check(params)]
         agreed = _agreement(works)
         self._spend(works)
         return self._generate_one(works, agreed)
@@ -281,14 +268,12 @@ class KeygenService:
             )
         return checked
 
-    def _spend(self, works: Sequence[_Work]) -> None:
+    def _spend(self, works: Sequence[CheckedKeygen]) -> None:
         """Use up the nonces of requests, if their owners have signed them."""
         with ExitStack() as spending:
-            for checked in (work.checked for work in works):
+            for checked in works:
                 spending.enter_context(
-                    self._nonces.spending(
-                        checked.nonce, checked.params.request_id, KEYGEN, checked.setup_digest
-                    )
+                    self._nonces.spending(checked.nonce, checked.request_id, KEYGEN, checked.setup_digest)
                 )
                 check_owner(checked, self._passkeys)
                 has_run = self._sessions.has_run(Kind.KEYGEN, checked.session_id)
@@ -300,12 +285,11 @@ class KeygenService:
                 if checked.nonce is None:
                     self._one_shots.add(checked.session_id)
         for work in works:
-            self._unfinished.pop(
-                work.request_id, None
-            )  # an earlier attempt under the same id is over for good
+            # An earlier attempt under the same id is over for good.
+            self._unfinished.pop(work.request_id, None)
 
-    async def _generate_one(self, works: Sequence[_Work], agreed: Session) -> Acknowledgement:
-        checked = works[0].checked
+    async def _generate_one(self, works: Sequence[CheckedKeygen], agreed: Session) -> Acknowledgement:
+        checked = works[0]
         if checked.nonce is None:
             # Before the first message: whoever has it could take another one under the same id, after a restart, for a lie.
             name = f"{_ONE_SHOT}-{checked.session_id.hex()}"
@@ -313,7 +297,7 @@ class KeygenService:
         (acknowledgement,) = await self._generate(works, agreed)
         return acknowledgement
 
-    async def _generate(self, works: Sequence[_Work], agreed: Session) -> Sequence[Acknowledgement]:
+    async def _generate(self, works: Sequence[CheckedKeygen], agreed: Session) -> Sequence[Acknowledgement]:
         name = works[0].request_id
         _log.info("request %s: key generation %s of %d keys begins", name, agreed.threshold, len(works))
         session = KeygenSession(self._context, self._sessions, agreed, name)
@@ -330,7 +314,7 @@ class KeygenService:
 
     # --- certificates -------------------------------------------------------------------------------------------------
 
-    def _remember(self, works: Sequence[_Work], session: KeygenSession) -> _Unfinished:
+    def _remember(self, works: Sequence[CheckedKeygen], session: KeygenSession) -> _Unfinished:
         now = self._context.clock()
         entry = _Unfinished(works, session, now + _REMEMBERED_S)
         self._unfinished.update({work.request_id: entry for work in works})
@@ -376,7 +360,7 @@ class KeygenService:
     # --- the key ------------------------------------------------------------------------------------------------------
 
     async def _keep(
-        self, unfinished: _Unfinished, works: Sequence[_Work], shares: Sequence[KeyShare]
+        self, unfinished: _Unfinished, works: Sequence[CheckedKeygen], shares: Sequence[KeyShare]
     ) -> list[Acknowledgement]:
         """Store the shares of *works*, and only then acknowledge the keys."""
         session = unfinished.session
@@ -384,8 +368,8 @@ class KeygenService:
         for work, share in zip(unfinished.works, shares, strict=True):
             if work in works:
                 records.append(self._record(work, share, session.certificate))
-                if work.checked.params.user_authentication.method == "passkey":
-                    credential = work.checked.params.user_authentication.id
+                if work.params.user_authentication.method == "passkey":
+                    credential = work.params.user_authentication.id
                     await self._context.workers.use_disk(self._passkeys.save, credential)
         await self._context.workers.use_disk(self._ring.put, *records)
         for work in works:
@@ -399,51 +383,45 @@ class KeygenService:
             self._pass_on(unfinished.works[0].request_id, session.certificate, session.asked)
         return acknowledgements
 
-    def _record(self, work: _Work, share: KeyShare, certificate: bytes) -> KeyRecord:
-        checked = work.checked
-        return KeyRecord(
-            content=work.content,
-            acknowledgement=evolve(self._acknowledge(checked, share), certificate=certificate),
-            share=share,
-            owner_id=owner_name(checked.params.user_authentication),
-            claim=checked.claim,
-            permissions=checked.setup.permissions,
-            ephemeral_keys=EphemeralRegistry(keys=(RegisteredKey(claim=checked.claim),)),
-        )
-
-    def _acknowledge(self, checked: CheckedKeygen, share: KeyShare) -> Acknowledgement:
-        params = checked.params
+    def _record(self, work: CheckedKeygen, share: KeyShare, certificate: bytes) -> KeyRecord:
+        params = work.params
         claims = KeygenClaims(
             request_id=params.request_id,
             key_id=compute_key_id(
                 public_key=share.public_key,
-                t=checked.threshold.t,
+                t=share.t,
                 participants=params.participants,
                 owner_id=params.user_authentication.id,
                 request_id=params.request_id,
             ),
             public_key=share.public_key,
             public_shares=share.public_shares,
-            t=checked.threshold.t,
-            n=checked.threshold.n,
+            t=share.t,
+            n=share.n,
             participants=params.participants,
             transcript_hash=share.transcript_hash,
         )
-        return self._context.signed(Acknowledgement, claims, params.participants)
+        acknowledgement = self._context.signed(Acknowledgement, claims, params.participants)
+        return KeyRecord(
+            content=work.content,
+            acknowledgement=evolve(acknowledgement, certificate=certificate),
+            share=share,
+            owner_id=owner_name(params.user_authentication),
+            claim=work.claim,
+            permissions=work.setup.permissions,
+            ephemeral_keys=EphemeralRegistry(keys=(RegisteredKey(claim=work.claim),)),
+        )
 
 
-def _agreement(works: Sequence[_Work]) -> Session:
+def _agreement(works: Sequence[CheckedKeygen]) -> Session:
     """Return what all parties agree on: the session of one key, or that of several, which has an id of its own."""
-    first = works[0].checked
+    first = works[0]
     session_id = first.session_id
     if len(works) > 1:
-        session_id = tagged_hash("dan-devnet batch", *(work.checked.session_id for work in works))
+        session_id = tagged_hash("dan-devnet batch", *(work.session_id for work in works))
     for work in works:
-        is_alike = (
-            work.checked.params.participants == first.params.participants
-            and work.checked.threshold == first.threshold
-        )
-        if not is_alike or (len(works) > 1 and work.checked.nonce is None):
+        is_alike = work.params.participants == first.params.participants and work.threshold == first.threshold
+        if not is_alike or (len(works) > 1 and work.nonce is None):
             raise RefusalError(
                 NodeCode.UNSUPPORTED, "the requests of a batch have nonces, and the same participants and t"
             )

@@ -6,15 +6,16 @@ from typing import Annotated, Any, TypeVar
 
 from attrs import evolve, field, frozen
 
-from dan_async._values import from_hex, to_hex
-from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async._json import dump, load
+from dan_async.devnet.mpc.dkg import KeyShare, read_share
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.devnet.share_store import ShareStore, StoredRecord, read_all
 from dan_async.errors import NodeCode
-from dan_async.protocols.fields import CHECKED_BY_CLASS, HASH, Form, list_of, members, nested, to_json, wire
+from dan_async.protocols.fields import CHECKED_BY_CLASS, HASH, Form, list_of, nested, to_json, wire
+from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import Acknowledgement, ChangeReceipt, SignedClaims
 from dan_async.protocols.setups import EphemeralClaim
-from dan_async.types import Json, MpcKeyId, RequestId
+from dan_async.types import MpcKeyId, RequestId
 
 S = TypeVar("S", bound=SignedClaims[Any])
 
@@ -23,32 +24,16 @@ _MOST_KEYS = 256
 _MOST_ADDITIONS = 1024
 
 
-def _write_claim(claim: EphemeralClaim) -> Json:
-    return {
-        "ephId": claim.eph_id,
-        "ephPK": to_hex(claim.eph_pk),
-        "expiry": claim.expiry,
-        "signAlg": claim.sign_alg,
-    }
-
-
-def _read_claim(name: str, value: Json) -> EphemeralClaim:
-    found = members(value, name, ("ephId", "ephPK", "expiry", "signAlg"))
-    return EphemeralClaim(
-        eph_id=found["ephId"],
-        eph_pk=from_hex(found["ephPK"], field="ephPK", prefix=True),
-        expiry=found["expiry"],
-        sign_alg=found["signAlg"],
-    )
-
-
 def signed(kind: type[S]) -> Form[S]:
     """The form of claims that are read together with their signature."""
     return Form(lambda _, value: kind.read_whole(value), to_json)
 
 
-_CLAIM = Form(_read_claim, _write_claim)
-_SHARE = Form(lambda _, value: KeyShare.from_dict(value), KeyShare.to_dict)
+#: As its owner signs it in revision 1.
+_CLAIM = Form(
+    lambda _, value: REVISION_1.decode_claim(dump(value)), lambda claim: load(REVISION_1.encode_claim(claim))
+)
+_SHARE = Form(read_share, to_json)
 
 #: The node wrote it and sealed it, so nobody else can have changed it.
 _AS_STORED: Form[Any] = Form(lambda _, value: value)

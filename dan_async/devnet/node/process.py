@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 from dan_async.devnet.context import NodeContext, Workers
@@ -26,7 +26,7 @@ from dan_async.errors import ConfigurationError, DanError
 
 _CRASHED = 70  # EX_SOFTWARE
 #: How long closing a node may take beyond its grace, in seconds.
-CLOSING_S = 6.0
+_CLOSING_S = 6.0
 _READ_SIZE = 65_536
 
 
@@ -64,80 +64,44 @@ async def serve(config: NodeConfig, faults: NodeFaults, stopped: asyncio.Event) 
             listener.close()
 
 
-async def _run(lines: _Lines) -> None:
-    stopped = asyncio.Event()
-    faults = NodeFaults()
-    first = json.loads(lines.first)
+async def _run() -> None:
+    lines = _read_lines()
+    first = json.loads(next(lines, b"null"))
     if first is None:
         raise ConfigurationError(
             "there is no configuration on standard input",
             hint="This module is started by Devnet(processes=True)",
         )
     config = NodeConfig.from_dict(first)
-    faults.set(*read_fault_members(first))
-    loop = asyncio.get_running_loop()
+    loop, stopped, faults = asyncio.get_running_loop(), asyncio.Event(), NodeFaults()
 
-    def set_faults(line: bytes) -> None:
-        faults.set(*read_fault_members(json.loads(line)))
+    def set_faults(members: dict[str, Any]) -> None:
+        faults.set(*read_fault_members(members))
 
-    lines.last_wait_s = config.limits.stop_grace_s + CLOSING_S
-    lines.follow(
-        lambda line: loop.call_soon_threadsafe(set_faults, line),
-        lambda: loop.call_soon_threadsafe(stopped.set),
-    )
+    def follow() -> None:
+        for line in lines:
+            loop.call_soon_threadsafe(set_faults, json.loads(line))
+        loop.call_soon_threadsafe(stopped.set)
+        time.sleep(config.limits.stop_grace_s + _CLOSING_S)
+        os._exit(1)  # the loop did not stop the node, and no one is left to report it to
+
+    set_faults(first)
+    # A thread of its own, so that the end is noticed even if the event loop hangs.
+    threading.Thread(target=follow, name="lifeline", daemon=True).start()
     await serve(config, faults, stopped)
 
 
-class _Lines:
-    """Standard input, read by a thread of its own, so that its end is noticed even if the event loop hangs."""
-
-    def __init__(self) -> None:
-        self._ready = threading.Event()
-        self._lock = threading.Lock()
-        self._waiting: list[bytes] = []
-        self._on_line: Callable[[bytes], object] = self._waiting.append
-        self._on_end: Callable[[], object] = self._ready.set
-        self._is_over = False
-        self.last_wait_s = CLOSING_S
-        threading.Thread(target=self._read, name="lifeline", daemon=True).start()
-
-    @property
-    def first(self) -> bytes:
-        """The first line; waits for it."""
-        self._ready.wait()
-        return self._waiting.pop(0) if self._waiting else b"null"
-
-    def follow(self, on_line: Callable[[bytes], object], on_end: Callable[[], object]) -> None:
-        with self._lock:
-            for line in self._waiting:
-                on_line(line)
-            self._on_line, self._on_end = on_line, on_end
-            if self._is_over:
-                on_end()
-
-    def _read(self) -> None:
-        # os.read and not sys.stdin: a thread that waits in a buffered reader breaks the interpreter's shutdown.
-        rest = b""
-        while chunk := os.read(0, _READ_SIZE):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                self._take(line)
-        with self._lock:
-            self._is_over = True
-            self._ready.set()
-            self._on_end()
-        time.sleep(self.last_wait_s)
-        os._exit(1)  # the loop did not stop the node, and no one is left to report it to
-
-    def _take(self, line: bytes) -> None:
-        with self._lock:
-            self._on_line(line)
-            self._ready.set()
+def _read_lines() -> Iterator[bytes]:
+    # os.read and not sys.stdin: a thread that waits in a buffered reader breaks the interpreter's shutdown.
+    rest = b""
+    while chunk := os.read(0, _READ_SIZE):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
 
 
 def main() -> int:
     try:
-        asyncio.run(_run(_Lines()))
+        asyncio.run(_run())
     except (DanError, OSError) as error:
         _report(error=str(error))
         return 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
@@ -20,7 +19,6 @@ from dan_async.devnet.context import NodeContext
 from dan_async.devnet.node.keys import KeyRing
 from dan_async.devnet.node.rpc import RefusalError, rate_limited
 from dan_async.errors import NodeCode
-from dan_async.protocols.fields import encode
 from dan_async.protocols.node import (
     CHANGES,
     METHODS,
@@ -247,11 +245,6 @@ async def result_of(task: asyncio.Task[T]) -> T:
         if task.cancelled():
             raise RefusalError(NodeCode.UNAVAILABLE, "the node is stopping") from None
         raise
-
-
-def content_hash(params: object, *, operation: str = "") -> bytes:
-    """Hash all of a request, which tells it from another under its id."""
-    return hashlib.sha256(operation.encode() + encode(params).encode()).digest()
 
 
 def check_same(known: bytes, content: bytes) -> None:

@@ -21,7 +21,7 @@ import dan_async
 from dan_async.deadline import cancel_and_wait, carry_through
 from dan_async.devnet.context import NodeContext, NodeIdentity, NodeLimits, Workers
 from dan_async.devnet.faults.in_force import NodeFaults
-from dan_async.devnet.faults.kinds import Fault
+from dan_async.devnet.faults.kinds import KINDS, Fault
 from dan_async.devnet.listening import listening_socket
 from dan_async.devnet.node.keys import KeyRecord
 from dan_async.devnet.node.server import NodeServer
@@ -341,9 +341,11 @@ def _environment() -> dict[str, str]:
 
 def fault_members(faults: tuple[Fault, ...], uses: Mapping[int, int]) -> dict[str, Any]:
     """Return the faults in force, and how often each was used before, as JSON members for another process."""
-    return {"faults": [fault.to_dict() for fault in faults], "uses": dict(uses)}
+    named = [{"kind": fault.name, **attrs.asdict(fault)} for fault in faults]
+    return {"faults": named, "uses": dict(uses)}
 
 
 def read_fault_members(members: Mapping[str, Any]) -> tuple[list[Fault], dict[int, int]]:
     uses = {int(place): count for place, count in members["uses"].items()}
-    return [Fault.from_dict(fault) for fault in members["faults"]], uses
+    kinds = {kind.name: kind for kind in KINDS}
+    return [kinds[fault.pop("kind")](**fault) for fault in members["faults"]], uses

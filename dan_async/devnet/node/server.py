@@ -11,14 +11,13 @@ from functools import partial
 from typing import Any
 
 from aiohttp import WSCloseCode, web
-from attrs import define, field
 
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit
 from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped
 from dan_async.devnet.faults.lies import SpoiltResponse
 from dan_async.devnet.listening import CLOSE_S, Arrivals, Door, place_of
-from dan_async.devnet.node.changes import KeyChangeService, PasskeyService
+from dan_async.devnet.node.changes import OwnerChanges
 from dan_async.devnet.node.checks import read_request
 from dan_async.devnet.node.keygen import KeygenService
 from dan_async.devnet.node.keys import KeyRing
@@ -35,8 +34,7 @@ from dan_async.devnet.node.rpc import (
 )
 from dan_async.devnet.node.signing import NodeSigning
 from dan_async.devnet.peers.links import PeerLinks
-from dan_async.devnet.peers.messages import Kind, PeerMessage
-from dan_async.devnet.peers.sessions import PeerSessions
+from dan_async.devnet.peers.sessions import Kind, PeerMessage, PeerSessions
 from dan_async.errors import TIME_CODES, InvalidFieldError, NodeCode
 from dan_async.protocols.fields import decode, to_json
 from dan_async.protocols.node import (
@@ -76,29 +74,41 @@ _STATUSES = {NodeCode.TOO_LARGE: 413, NodeCode.RATE_LIMITED: 429, NodeCode.UNAVA
 Handler = Callable[[dict[str, Json]], Awaitable[Json]]
 
 
-@define(kw_only=True, eq=False, repr=False)
 class NodeMethods:
-    """The RPC methods of a node: parameters in, result out, whatever carries them."""
+    """The RPC methods of a node, and the services behind them: parameters in, result out, whatever carries them."""
 
-    _context: NodeContext
-    _nonces: NonceStore
-    _keygen: KeygenService
-    _changes: KeyChangeService
-    _passkeys: PasskeyService
-    _signing: NodeSigning
-    _handlers: dict[str, Handler] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._handlers = {
+    def __init__(self, context: NodeContext, links: PeerLinks, sessions: PeerSessions) -> None:
+        self._context = context
+        self.ring = ring = KeyRing(context.store)
+        self.passkeys = passkeys = PasskeyRegistry(context.store)
+        self._nonces = nonces = NonceStore(context, ring)
+        self.signing = NodeSigning(context, ring=ring, links=links, sessions=sessions, nonces=nonces)
+        self.keygen = KeygenService(
+            context=context,
+            links=links,
+            sessions=sessions,
+            ring=ring,
+            nonces=nonces,
+            passkeys=passkeys,
+            on_made=self.signing.setups.prepare,
+        )
+        self._changes = OwnerChanges(
+            context=context,
+            ring=ring,
+            nonces=nonces,
+            passkeys=passkeys,
+            on_revoked=self.signing.stock.discard,
+        )
+        self._handlers: dict[str, Handler] = {
             "dan_identify": self._identify,
             "dan_challenge": self._challenge,
             "dan_keygen": self._generate,
             KEYGEN_BATCH: self._generate_batch,
             "dan_health": self._health,
             METHODS[REGISTER_PASSKEY]: self._register,
-            PRESIGN: self._signing.presign,
-            SIGN: self._signing.sign,
-            CERTIFY_KEYGEN: self._keygen.certify,
+            PRESIGN: self.signing.presign,
+            SIGN: self.signing.sign,
+            CERTIFY_KEYGEN: self.keygen.certify,
             **{method: partial(self._change, operation) for operation, method in CHANGES.items()},
         }
 
@@ -106,7 +116,7 @@ class NodeMethods:
         """Carry out one request of a client at some address; under a fault, there may be no answer, or no node."""
         handler = self._handlers.get(method)
         if method == SETTLE_KEYGEN:
-            handler = partial(self._keygen.settle, address=address)
+            handler = partial(self.keygen.settle, address=address)
         if handler is None:
             raise RefusalError(NodeCode.METHOD_NOT_FOUND, "there is no such method")
         try:
@@ -141,7 +151,7 @@ class NodeMethods:
 
     async def _generate(self, params: dict[str, Json]) -> Json:
         request = await self._read(params)
-        acknowledgement = await self._keygen.keygen(request)
+        acknowledgement = await self.keygen.keygen(request)
         owner_id = request.user_authentication.id
         sent = self._context.faults.forge(acknowledgement, self._context.identity.sign, owner_id=owner_id)
         return to_json(sent)
@@ -149,8 +159,8 @@ class NodeMethods:
     async def _generate_batch(self, params: dict[str, Json]) -> Json:
         batch = decode(KeygenBatchParams, params).keygens
         for request in batch:
-            await self._passkeys.prepare(request)
-        made = await self._keygen.keygen_batch(batch)
+            await self._changes.prepare(request)
+        made = await self.keygen.keygen_batch(batch)
         faults, sign = self._context.faults, self._context.identity.sign
         sent = [
             faults.forge(acknowledgement, sign, owner_id=request.user_authentication.id)
@@ -164,21 +174,17 @@ class NodeMethods:
         return to_json(self._context.faults.forge_receipt(CHANGES[operation], receipt, sign))
 
     async def _register(self, params: dict[str, Json]) -> Json:
-        return to_json(await self._passkeys.register(await self._read(params)))
+        return to_json(await self._changes.register(await self._read(params)))
 
     async def _read(self, params: dict[str, Json]) -> KeygenParams:
         request = read_request(params)
-        await self._passkeys.prepare(request)
+        await self._changes.prepare(request)
         return request
 
     async def _health(self, params: dict[str, Json]) -> Json:
         if params:
             raise InvalidFieldError("params", "must be an empty object")
-        return {
-            "protocol": PROTOCOL,
-            "operator": self._context.identity.operator,
-            "time": self._time_ms(),
-        }
+        return {"protocol": PROTOCOL, "operator": self._context.identity.operator, "time": self._time_ms()}
 
 
 class NodeServer:
@@ -195,8 +201,6 @@ class NodeServer:
         self._allow_origins = allow_origins
         self._faults = context.faults
         limits = self._limits = context.limits
-        self.ring = KeyRing(context.store)
-        self.passkeys = PasskeyRegistry(context.store)
         self._links = PeerLinks(
             context.identity, roster, on_frame=self._on_frame, on_linked=self._on_linked, limits=limits
         )
@@ -206,33 +210,8 @@ class NodeServer:
             early_bytes=limits.max_peer_queue_bytes,
             beat_s=limits.sign_quiet_s / 5,
         )
-        nonces = NonceStore(context, self.ring)
-        self.signing = NodeSigning(
-            context, ring=self.ring, links=self._links, sessions=self._sessions, nonces=nonces
-        )
-        self._keygen = KeygenService(
-            context=context,
-            links=self._links,
-            sessions=self._sessions,
-            ring=self.ring,
-            nonces=nonces,
-            passkeys=self.passkeys,
-            on_made=self.signing.setups.prepare,
-        )
-        self._methods = NodeMethods(
-            context=context,
-            nonces=nonces,
-            keygen=self._keygen,
-            changes=KeyChangeService(
-                context=context,
-                ring=self.ring,
-                nonces=nonces,
-                passkeys=self.passkeys,
-                on_revoked=self.signing.stock.discard,
-            ),
-            passkeys=PasskeyService(context=context, registry=self.passkeys, nonces=nonces),
-            signing=self.signing,
-        )
+        self._methods = methods = NodeMethods(context, self._links, self._sessions)
+        self.ring, self.signing, self._keygen = methods.ring, methods.signing, methods.keygen
         self._rate = RateLimit(limits.requests_per_s, limits.request_burst, clock=time.monotonic)
         self._connections: dict[RpcConnection, asyncio.Task[None]] = {}
         self._posts: dict[asyncio.Task[Any], int] = {}  # and how long each may be
@@ -242,7 +221,12 @@ class NodeServer:
 
     async def start(self, listener: socket.socket) -> None:
         """Load what is stored and begin to listen at a bound socket, which ``stop`` closes."""
-        for load in (self.ring.load, self.passkeys.load, self.signing.pairs.load, self._keygen.load):
+        for load in (
+            self.ring.load,
+            self._methods.passkeys.load,
+            self.signing.pairs.load,
+            self._keygen.load,
+        ):
             await self._context.workers.use_disk(load)
         app = web.Application(client_max_size=self._limits.max_request_bytes)
         app.router.add_get(RPC_PATH, self._serve_websocket)

@@ -18,9 +18,10 @@ import logging
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, frozen
 
 from dan_async.crypto.hashes import tagged_hash
 from dan_async.devnet.context import NodeContext, Urgency
@@ -32,17 +33,17 @@ from dan_async.devnet.node.checks import (
     check_presign_time,
     check_signers,
     check_signing_key,
+    content_hash,
     own_nonce,
     read_messages,
     read_sign,
     usable_key,
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
-from dan_async.devnet.node.requests import NonceStore, Remembered, RequestRuns, content_hash
+from dan_async.devnet.node.requests import NonceStore, Remembered, RequestRuns
 from dan_async.devnet.node.rpc import RefusalError, rate_limited, reading, refusing
 from dan_async.devnet.peers.links import PeerLinks
-from dan_async.devnet.peers.pairs import PairSetups, PairStore
-from dan_async.devnet.peers.presigning import PresignJob, PresignSessions
+from dan_async.devnet.peers.presigning import PairSetups, PairStore, PresignJob, PresignSessions
 from dan_async.devnet.peers.sessions import PeerSessions
 from dan_async.errors import NodeCode
 from dan_async.permissions.checking import find_refusal
@@ -73,12 +74,8 @@ _MOST_SPENT = 65_536
 _MOST_READY = 65_536
 
 
-@frozen
-class PresignatureOwner:
-    """Who may use a presignature: an ephemeral key, for a key."""
-
-    key_id: MpcKeyId
-    eph_id: str
+#: Who may use a presignature: a key, and the id of an ephemeral key.
+PresignatureOwner: TypeAlias = tuple[MpcKeyId, str]
 
 
 @frozen(kw_only=True)
@@ -89,11 +86,9 @@ class StockedPresignature:
     owner: PresignatureOwner
     signers: tuple[OperatorAddress, ...]
     expires_at: float
-    #: The 32 bytes of its id on the wire, which binds it to the nonce point.
-    name: bytes = field(init=False)
 
-    @name.default
-    def _name(self) -> bytes:
+    @property
+    def name(self) -> bytes:
         return self.presignature.name
 
 
@@ -160,7 +155,7 @@ class PresignatureStock:
         return stocked.presignature
 
     def discard(self, key_id: MpcKeyId, eph_id: str) -> None:
-        self._drop(list(self._owned.get(PresignatureOwner(key_id, eph_id), {}).values()))
+        self._drop(list(self._owned.get((key_id, eph_id), {}).values()))
 
     def clear(self) -> None:
         self._drop(list(self._ready.values()))
@@ -205,38 +200,77 @@ def presign_job(
     )
 
 
-@define(kw_only=True, eq=False, repr=False)
-class PresignService:
-    """Presignatures at one node."""
+# --- requests ---------------------------------------------------------------------------------------------------------
 
-    _context: NodeContext
-    _ring: KeyRing
-    _sessions: PresignSessions
-    _stock: PresignatureStock
-    _runs: RequestRuns[PresignatureOffer] = field(init=False)
+#: Setups and signatures up to this many characters are read on the event loop.
+_SHORT = 8192
 
-    def __attrs_post_init__(self) -> None:
-        most = self._context.limits.max_presigns
-        self._runs = RequestRuns(self._context, "presignatures", most=most)
+_MOST_AUTHORISED = 16_384
 
-    async def presign(self, params: PresignParams) -> PresignatureOffer:
+
+class NodeSigning:
+    """Everything of a node that is about signing: set-ups with others, presignatures, signatures."""
+
+    def __init__(
+        self,
+        context: NodeContext,
+        *,
+        ring: KeyRing,
+        links: PeerLinks,
+        sessions: PeerSessions,
+        nonces: NonceStore,
+    ) -> None:
+        self._context = context
+        self._ring = ring
+        self._nonces = nonces
+        limits = context.limits
+        self.pairs = PairStore(context.store, context.bans)
+        self.stock = PresignatureStock(most=limits.max_presignatures, clock=context.clock)
+        self.setups = PairSetups(context, links=links, sessions=sessions, store=self.pairs)
+        self._presigning = PresignSessions(context, sessions, self.setups)
+        self._presigns = RequestRuns[PresignatureOffer](context, "presignatures", most=limits.max_presigns)
+        self._signs = RequestRuns[SignatureShares](context, "signatures", most=limits.max_signs)
+        #: The hashes of requests whose nonce is spent: with other signers they may come again.
+        self._authorised = Remembered[RequestId, bytes](
+            most=_MOST_AUTHORISED, keep_s=limits.nonce_lifetime_s, clock=context.clock
+        )
+
+    async def presign(self, params: dict[str, Json]) -> Json:
         """Take part in making a presignature, or say again what came of it."""
-        request = (params.request_id, params.signers)
-        return await self._runs.run(request, content_hash(params), lambda: self._begin(params))
+        asked = decode(PresignParams, params)
+        request = (asked.request_id, asked.signers)
+        begin = partial(self._begin_presigning, asked)
+        return to_json(await self._presigns.run(request, content_hash(asked), begin))
+
+    async def sign(self, params: dict[str, Json]) -> Json:
+        """Sign, or say again what was said to the same request."""
+        asked = decode(SignParams, params)
+        request = (asked.request_id, asked.signers)
+        shares = await self._signs.run(request, content_hash(asked), partial(self._sign, asked))
+        return to_json(self._context.faults.forge_shares(shares, self._context.identity.sign))
+
+    async def give_up(self) -> None:
+        """Give up running work; callers that wait for it get an error."""
+        await self._presigns.aclose()
+        self.stock.clear()
+        await self._signs.aclose()
 
     async def aclose(self) -> None:
-        await self._runs.aclose()
-        self._stock.clear()
+        """Give up everything, and wait until it has ended."""
+        await self.give_up()
+        await self.setups.aclose()
 
-    def _begin(self, params: PresignParams) -> Coroutine[Any, Any, PresignatureOffer]:
-        record = self._check(params)
+    # --- presignatures ------------------------------------------------------------------------------------------------
+
+    def _begin_presigning(self, params: PresignParams) -> Coroutine[Any, Any, PresignatureOffer]:
+        record = self._check_presign(params)
         check_signers(record, params.signers, self._context.identity.operator)
         job = presign_job(record, params.request_id, params.signers, index=0)
-        if self._sessions.has_run(job.session_id):
+        if self._presigning.has_run(job.session_id):
             raise RefusalError(NodeCode.REQUEST_CONFLICT, "the nodes have worked on this request before")
         return self._make(params, job)
 
-    def _check(self, params: PresignParams) -> KeyRecord:
+    def _check_presign(self, params: PresignParams) -> KeyRecord:
         """Check what may change while a presignature is made."""
         now = self._context.clock()
         record = self._ring.get(params.key_id)
@@ -245,12 +279,12 @@ class PresignService:
         return record
 
     async def _make(self, params: PresignParams, job: PresignJob) -> PresignatureOffer:
-        owner = PresignatureOwner(params.key_id, params.eph_id)
-        with self._stock.making(owner):
+        owner = (params.key_id, params.eph_id)
+        with self.stock.making(owner):
             with refusing(NodeCode.SIGNING_FAILED, "signing"):
-                presignature = await self._sessions.run(job)
+                presignature = await self._presigning.run(job)
             try:
-                record = self._check(params)  # the ephemeral key may have been revoked meanwhile
+                record = self._check_presign(params)  # the ephemeral key may have been revoked meanwhile
             except RefusalError:
                 presignature.discard()
                 raise
@@ -266,7 +300,7 @@ class PresignService:
         stocked = StockedPresignature(
             presignature=presignature, owner=owner, signers=params.signers, expires_at=expires_at
         )
-        self._stock.add(stocked)
+        self.stock.add(stocked)
         return PresignatureOffer(
             presignature_id=stocked.name,
             nonce_point=presignature.nonce_point,
@@ -275,44 +309,9 @@ class PresignService:
             expires_at=expires_at,
         )
 
+    # --- signatures ---------------------------------------------------------------------------------------------------
 
-# --- signing ----------------------------------------------------------------------------------------------------------
-
-#: Setups and signatures up to this many characters are read on the event loop.
-_SHORT = 8192
-
-_MOST_AUTHORISED = 16_384
-
-
-@define(kw_only=True, eq=False, repr=False)
-class SignService:
-    """Signatures at one node; *sessions* makes presignatures for requests that name none."""
-
-    _context: NodeContext
-    _ring: KeyRing
-    _nonces: NonceStore
-    _sessions: PresignSessions
-    _stock: PresignatureStock
-    #: The hashes of requests whose nonce is spent: with other signers they may come again.
-    _authorised: Remembered[RequestId, bytes] = field(init=False)
-    _runs: RequestRuns[SignatureShares] = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        keep_s, clock = self._context.limits.nonce_lifetime_s, self._context.clock
-        self._authorised = Remembered(most=_MOST_AUTHORISED, keep_s=keep_s, clock=clock)
-        self._runs = RequestRuns(self._context, "signatures", most=self._context.limits.max_signs)
-
-    async def sign(self, params: SignParams) -> SignatureShares:
-        """Sign, or say again what was said to the same request."""
-        request = (params.request_id, params.signers)
-        return await self._runs.run(request, content_hash(params), lambda: self._work(params))
-
-    async def aclose(self) -> None:
-        await self._runs.aclose()
-
-    # --- the work -----------------------------------------------------------------------------------------------------
-
-    async def _work(self, params: SignParams) -> SignatureShares:
+    async def _sign(self, params: SignParams) -> SignatureShares:
         # A stranger's messages are never read: all that comes before is quick, whatever they are.
         read = await self._compute(params, read_sign, params)
         record = self._record(read)
@@ -360,11 +359,11 @@ class SignService:
 
         def make(index: int) -> Coroutine[Any, Any, Presignature]:
             job = presign_job(record, read.params.request_id, read.params.signers, index=index)
-            if self._sessions.has_run(job.session_id):
+            if self._presigning.has_run(job.session_id):
                 raise RefusalError(
                     NodeCode.CHALLENGE_REUSED, "the nodes have worked under this challenge before"
                 )
-            return self._sessions.run(job)
+            return self._presigning.run(job)
 
         with refusing(NodeCode.SIGNING_FAILED, "signing"):
             try:
@@ -386,12 +385,12 @@ class SignService:
         key = usable_key(record, read, self._context.clock())
         presignatures = made
         if presignatures is None:
-            owner = PresignatureOwner(record.acknowledgement.key_id, key.claim.eph_id)
+            owner = (record.acknowledgement.key_id, key.claim.eph_id)
             found = [
-                self._stock.find(id_, owner=owner, signers=read.params.signers)
+                self.stock.find(id_, owner=owner, signers=read.params.signers)
                 for id_ in read.params.presignature_ids
             ]
-            presignatures = [self._stock.take(stocked) for stocked in found]
+            presignatures = [self.stock.take(stocked) for stocked in found]
         try:
             shares = [
                 make_share(presignature, digest)
@@ -427,44 +426,3 @@ def make_share(presignature: Presignature, digest: bytes) -> SignatureShare:
         u=u,
         w=w,
     )
-
-
-class NodeSigning:
-    """Everything of a node that is about signing: set-ups with others, presignatures, signatures."""
-
-    def __init__(
-        self,
-        context: NodeContext,
-        *,
-        ring: KeyRing,
-        links: PeerLinks,
-        sessions: PeerSessions,
-        nonces: NonceStore,
-    ) -> None:
-        self._identity = context.identity
-        self._faults = context.faults
-        self.pairs = PairStore(context.store, context.bans)
-        self.stock = PresignatureStock(most=context.limits.max_presignatures, clock=context.clock)
-        self.setups = PairSetups(context, links=links, sessions=sessions, store=self.pairs)
-        rounds = PresignSessions(context, sessions, self.setups)
-        self._presigns = PresignService(context=context, ring=ring, sessions=rounds, stock=self.stock)
-        self._signs = SignService(
-            context=context, ring=ring, nonces=nonces, sessions=rounds, stock=self.stock
-        )
-
-    async def presign(self, params: dict[str, Json]) -> Json:
-        return to_json(await self._presigns.presign(decode(PresignParams, params)))
-
-    async def sign(self, params: dict[str, Json]) -> Json:
-        shares = await self._signs.sign(decode(SignParams, params))
-        return to_json(self._faults.forge_shares(shares, self._identity.sign))
-
-    async def give_up(self) -> None:
-        """Give up running work; callers that wait for it get an error."""
-        await self._presigns.aclose()
-        await self._signs.aclose()
-
-    async def aclose(self) -> None:
-        """Give up everything, and wait until it has ended."""
-        await self.give_up()
-        await self.setups.aclose()

@@ -12,13 +12,24 @@ from dan_async.devnet.context import NodeContext
 from dan_async.devnet.faults.in_force import KeygenFaults
 from dan_async.devnet.faults.lies import KeygenFace
 from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolAbort, Reason
-from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.mpc.dkg_messages import Session
-from dan_async.devnet.mpc.evidence import CommitmentBook, check_evidence, sign_commitment
+from dan_async.devnet.mpc.dkg import (
+    CommitmentBook,
+    DkgParty,
+    KeyShare,
+    Session,
+    check_evidence,
+    sign_commitment,
+)
 from dan_async.devnet.mpc.framing import join_parts, split_parts
-from dan_async.devnet.mpc.key_share import KeyShare
-from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peers.sessions import PeerAbortError, PeerSessions, RoundSession, SessionFailedError
+from dan_async.devnet.peers.sessions import (
+    AbortNotice,
+    Kind,
+    PeerAbortError,
+    PeerMessage,
+    PeerSessions,
+    RoundSession,
+    SessionFailedError,
+)
 from dan_async.errors import ProtocolError
 from dan_async.types import OperatorAddress, RequestId
 
@@ -33,9 +44,8 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
     """
     One key generation among the identities of *agreed*, under an id that no other ever had; of one key or of several.
 
-    The first key's request id is the name under which the parties pass on the certificate.
-
-    One that has failed for want of echoes may still be certified; see ``certify``.
+    The first key's request id is the name under which the parties pass on the certificate. One that has failed for want of
+    echoes may still be certified; see ``certify``.
     """
 
     NEEDS_ALL = True
@@ -72,7 +82,13 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
     async def work(self) -> tuple[KeyShare, ...]:
         agreed, sign, began = self._agreed, self.context.identity.sign, time.monotonic()
         party = self._new_party()
-        face = KeygenFace(session=agreed, index=self.own_index, sign=sign, new_party=self._new_party)
+        face = KeygenFace(
+            session=agreed,
+            index=self.own_index,
+            sign=sign,
+            new_party=self._new_party,
+            squat=lambda: self._session.tell_all(PeerMessage(Kind.PAIR_SETUP, self.session_id, 1, b"")),
+        )
         self._faults = self.context.faults.begin_keygen(face)
         book = CommitmentBook(agreed, self.own_index)
         commitment = sign_commitment(agreed, await self.compute(party.commit), sign)
@@ -136,8 +152,6 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
         assert self._faults is not None  # it has begun
-        if round_ == _COMMIT and self._faults.squats_session:
-            self._session.tell_all(PeerMessage(Kind.PAIR_SETUP, self.session_id, 1, b""))
         return self._faults.outgoing(round_, bodies, self._commitments)
 
     async def _finish(
@@ -172,14 +186,7 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
         self._ask_after(2 * waited_s)
 
     def _new_party(self) -> DkgParty:
-        return DkgParty(
-            session_id=self.session_id,
-            index=self.own_index,
-            threshold=self._agreed.threshold,
-            identities=self._agreed.identities,
-            count=self._agreed.count,
-            sign=self.context.identity.sign,
-        )
+        return DkgParty(self._agreed, self.own_index, self.context.identity.sign)
 
     def _to_all(self, body: bytes) -> dict[int, bytes]:
         return {self.index(peer): body for peer in self.peers}

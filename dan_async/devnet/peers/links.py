@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from dan_async.crypto.curve import ORDER, Point, base_multiply, decode, encode, multiply
 from dan_async.crypto.hashes import tagged_hash
-from dan_async.crypto.signature import recover_address
+from dan_async.crypto.signature import signer_of
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeIdentity, NodeLimits
 from dan_async.errors import InvalidFieldError, ProtocolError
@@ -122,11 +122,7 @@ def _fresh_key() -> tuple[int, bytes]:
 
 
 def _check_signature(digest: bytes, signature: bytes, operator: OperatorAddress) -> None:
-    try:
-        is_theirs = OperatorAddress(recover_address(digest, signature)) == operator
-    except InvalidFieldError:
-        is_theirs = False
-    if not is_theirs:
+    if signer_of(digest, signature) != operator:
         raise ProtocolError(f"the peer could not prove that it is operator {operator}")
 
 
@@ -281,53 +277,6 @@ class PeerLink:
         await self._websocket.close()
 
 
-async def dial(
-    session: aiohttp.ClientSession,
-    url: str,
-    identity: NodeIdentity,
-    peer: OperatorAddress,
-    limits: NodeLimits,
-) -> PeerLink:
-    """Open a link to a peer. A ConnectionError: none, or closed in the middle; a ProtocolError: somebody else answered."""
-    async with asyncio.timeout(limits.handshake_s):
-        try:
-            websocket = await session.ws_connect(
-                url,
-                max_msg_size=limits.max_peer_frame_bytes + 64,
-                timeout=aiohttp.ClientWSTimeout(ws_close=_FLUSH_S),
-            )
-        except aiohttp.ClientError as error:
-            raise ConnectionError(f"no connection to the peer ({type(error).__name__})") from error
-        try:
-            dialler = Dialler(identity, peer)
-            await websocket.send_bytes(dialler.hello())
-            finish, keys = dialler.finish(await _receive(websocket))
-            await websocket.send_bytes(finish)
-        except BaseException:
-            await websocket.close()
-            raise
-    return PeerLink(peer, websocket, keys, limits)
-
-
-async def listen(
-    websocket: web.WebSocketResponse,
-    identity: NodeIdentity,
-    roster: frozenset[OperatorAddress],
-    limits: NodeLimits,
-) -> PeerLink:
-    """Answer a peer that opens a link, and close the connection if it may not; errors as for ``dial``."""
-    try:
-        async with asyncio.timeout(limits.handshake_s):
-            hello = await _receive(websocket)
-            answer, accepted = accept_hello(identity, hello[: HELLO_LENGTH + 1], roster)
-            await websocket.send_bytes(answer)
-            check_finish(accepted, await _receive(websocket))
-    except BaseException:
-        await websocket.close(code=CLOSE_REFUSED)
-        raise
-    return PeerLink(accepted.dialler, websocket, accepted.keys, limits)
-
-
 async def _receive(websocket: WebSocket) -> bytes:
     message = await websocket.receive()
     if message.type is aiohttp.WSMsgType.BINARY:
@@ -423,11 +372,9 @@ class PeerLinks:
         for task in (*self._diallers.values(), *self._listeners):
             task.cancel()
 
-    def _dials(self, peer: OperatorAddress) -> bool:
-        return peer in self._roster and self._identity.operator.lower() < peer.lower()
-
     def _dial_if_needed(self, peer: OperatorAddress) -> None:
-        if self._dials(peer) and peer not in self._diallers and self._session is not None:
+        dials = peer in self._roster and self._identity.operator.lower() < peer.lower()
+        if dials and peer not in self._diallers and self._session is not None:
             task = asyncio.create_task(self._dial(peer, self._session), name=f"peer link, dialling {peer}")
             self._diallers[peer] = task
 
@@ -436,7 +383,7 @@ class PeerLinks:
         try:
             while self._wanted[peer] > 0:
                 try:
-                    link = await dial(session, self._roster[peer], self._identity, peer, self._limits)
+                    link = await self._open(peer, session)
                 except (ConnectionError, TimeoutError, ProtocolError) as error:
                     _log.debug("peer %s: no link yet: %s", peer, error)
                     await asyncio.sleep(pause_s)
@@ -447,9 +394,43 @@ class PeerLinks:
         finally:
             del self._diallers[peer]
 
+    async def _open(self, peer: OperatorAddress, session: aiohttp.ClientSession) -> PeerLink:
+        """Open a link. A ConnectionError: none, or closed in the middle; a ProtocolError: somebody else answered."""
+        async with asyncio.timeout(self._limits.handshake_s):
+            try:
+                websocket = await session.ws_connect(
+                    self._roster[peer],
+                    max_msg_size=self._limits.max_peer_frame_bytes + 64,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=_FLUSH_S),
+                )
+            except aiohttp.ClientError as error:
+                raise ConnectionError(f"no connection to the peer ({type(error).__name__})") from error
+            try:
+                dialler = Dialler(self._identity, peer)
+                await websocket.send_bytes(dialler.hello())
+                finish, keys = dialler.finish(await _receive(websocket))
+                await websocket.send_bytes(finish)
+            except BaseException:
+                await websocket.close()
+                raise
+        return PeerLink(peer, websocket, keys, self._limits)
+
+    async def _answer(self, websocket: web.WebSocketResponse) -> PeerLink:
+        """Answer a peer that opens a link, and close the connection if it may not; errors as for ``_open``."""
+        try:
+            async with asyncio.timeout(self._limits.handshake_s):
+                hello = await _receive(websocket)
+                answer, accepted = accept_hello(self._identity, hello[: HELLO_LENGTH + 1], self.peers)
+                await websocket.send_bytes(answer)
+                check_finish(accepted, await _receive(websocket))
+        except BaseException:
+            await websocket.close(code=CLOSE_REFUSED)
+            raise
+        return PeerLink(accepted.dialler, websocket, accepted.keys, self._limits)
+
     async def _listen(self, websocket: web.WebSocketResponse) -> None:
         try:
-            link = await listen(websocket, self._identity, self.peers, self._limits)
+            link = await self._answer(websocket)
         except (ConnectionError, TimeoutError, ProtocolError) as error:
             _log.warning("a link was refused: %s %s", type(error).__name__, error)
             return

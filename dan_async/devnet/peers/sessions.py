@@ -1,6 +1,8 @@
 """
 Sessions among nodes: the messages of each, and the one runner of everything that takes several rounds.
 
+docs/reference/devnet.md has the bytes of the messages.
+
 A node that is busy, and one that is gone, are told apart by signs of life: a party that takes part in a session for longer
 than a moment says so from time to time. So a round may take long on a busy machine, while a dead party is noticed soon.
 """
@@ -14,17 +16,21 @@ from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, Generic, TypeVar
+from enum import IntEnum
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
+from dan_async._json import load
+from dan_async._values import from_hex, to_hex
+from dan_async.config import MAX_PARTIES
 from dan_async.deadline import cancel_and_wait, carry_through
 from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.faults.kinds import FalseAccusation, NodeCrashed
 from dan_async.devnet.mpc.aborts import ProtocolAbort
 from dan_async.devnet.peers.links import PeerLinks
-from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.errors import DanError, ProtocolError
+from dan_async.errors import DanError, InvalidFieldError, ProtocolError
+from dan_async.protocols.fields import Form, decode, encode, list_of, number, string, wire
 from dan_async.types import Clock, OperatorAddress
 
 _log = logging.getLogger(__name__)
@@ -39,6 +45,97 @@ _KEPT_ENDED_SESSIONS, _KEPT_UNHEARD_SESSIONS = 32_768, 32
 _TIMES_OWN, _TIMES_QUIET, _QUIET_PART, _BUSY = 4.0, 1.5, 0.5, 8
 #: The cost of keeping a message beside its body, so that empty ones count too.
 _MESSAGE_OVERHEAD = 256
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+_SESSION_LENGTH = 32
+_HEAD_LENGTH = 1 + _SESSION_LENGTH + 1
+_LONGEST_REASON = 500
+
+#: Bytes, or null.
+_EVIDENCE: Form[bytes | None] = Form(
+    lambda name, value: None if value is None else from_hex(value, field=name, prefix=True),
+    lambda evidence: None if evidence is None else to_hex(evidence),
+)
+
+
+class Kind(IntEnum):
+    """The subject of a message."""
+
+    KEYGEN = 1
+    ABORT = 2
+    #: Which set-up for signing the sender has: the session id is the set-up's, or zeros. Round 1 asks for an answer.
+    PAIR_STATUS = 3
+    PAIR_SETUP = 4
+    PRESIGN = 5
+    #: The sender takes part in the session, and is still at work.
+    ALIVE = 6
+    #: Round 0 asks for the certificate of a key generation, round 1 passes it on. In the session's place is the request id.
+    CERTIFICATE = 7
+
+
+@frozen
+class PeerMessage:
+    """One message of one session."""
+
+    kind: Kind
+    #: 32 bytes.
+    session_id: bytes
+    #: 0 or 1 for a status; for an abort and a sign of life, the kind of their session.
+    round: int
+    #: The message of the protocol's step, or the abort's text.
+    body: bytes
+
+    @property
+    def session(self) -> tuple[Kind, bytes]:
+        """The session that it is about: ids of different kinds have nothing to do with each other."""
+        is_about_one = self.kind in {Kind.ABORT, Kind.ALIVE}
+        return Kind(self.round) if is_about_one else self.kind, self.session_id
+
+    def encode(self) -> bytes:
+        """Return kind (1 byte), session id (32), round (1), body."""
+        return bytes((self.kind,)) + self.session_id + bytes((self.round,)) + self.body
+
+    @classmethod
+    def decode(cls, frame: bytes) -> PeerMessage:
+        """Read a frame; raise ProtocolError if it is too short or of an unknown kind."""
+        if len(frame) < _HEAD_LENGTH:
+            raise ProtocolError("a message from the peer is too short")
+        session_id = frame[1 : 1 + _SESSION_LENGTH]
+        try:
+            message = cls(Kind(frame[0]), session_id, frame[_HEAD_LENGTH - 1], frame[_HEAD_LENGTH:])
+            _ = message.session  # raises if its kind is not known
+        except ValueError:
+            raise ProtocolError("a message from the peer is of an unknown kind") from None
+        return message
+
+
+@frozen
+class AbortNotice:
+    """A party's reason to give a session up; see ``RoundSession.judge`` for how far it is believed."""
+
+    reason: Annotated[str, wire("reason", string(_LONGEST_REASON, least=0))]
+    #: The indices of the parties that it blames.
+    culprits: Annotated[
+        tuple[int, ...], wire("culprits", list_of(number(1, MAX_PARTIES), 0, MAX_PARTIES))
+    ] = ()
+    #: Evidence in the form that ``mpc`` makes and checks.
+    complaint: Annotated[bytes | None, wire("complaint", _EVIDENCE)] = None
+
+    def encode(self) -> bytes:
+        return encode(evolve(self, reason=self.reason[:_LONGEST_REASON])).encode()
+
+    @classmethod
+    def decode(cls, body: bytes) -> AbortNotice:
+        """Read it; raise ProtocolError if it is malformed."""
+        try:
+            return decode(cls, load(body), "abort")
+        except InvalidFieldError as error:
+            raise ProtocolError(f"the peer's abort is malformed: {error.message}") from error
+
+
+# --- how sessions fail -------------------------------------------------------------------------------------------------
 
 
 def _as_tuple(operators: Iterable[OperatorAddress]) -> tuple[OperatorAddress, ...]:
@@ -106,6 +203,7 @@ class PeerSession:
     _aborts: dict[OperatorAddress, bytes] = field(factory=dict, init=False)
     _conflict: tuple[OperatorAddress, int] | None = field(default=None, init=False)
     _changed: asyncio.Event = field(factory=asyncio.Event, init=False)
+    #: Whether it gives no more signs of life, and does not say why it fails, as a fault asks for.
     is_mute: bool = field(default=False, init=False)
     #: Everything sent so far, to be sent again over a link that comes up in the middle.
     _sent: dict[OperatorAddress, list[bytes]] = field(factory=dict, init=False)
@@ -193,10 +291,6 @@ class PeerSession:
         """Forget what has reached its peer; return whether there is anything else."""
         self._sent = {peer: frames for peer, frames in self._sent.items() if peer in self._unreached}
         return bool(self._sent)
-
-    def fall_silent(self) -> None:
-        """Give no more signs of life, and do not say why it fails, as a fault asks for."""
-        self.is_mute = True
 
     def show_life(self, older_than_s: float) -> None:
         """Say that this node is still at work, if it has been for so long."""
@@ -451,7 +545,7 @@ class RoundSession(ABC, Generic[R]):
         except FalseAccusation as lie:
             raise self._silence(round_, self.operators(lie.culprits)) from lie
         if not bodies:
-            self._session.fall_silent()
+            self._session.is_mute = True
         self._session.send(round_, {self.parties[index - 1]: body for index, body in bodies.items()})
         try:
             received = await self._receive(round_)

@@ -7,15 +7,12 @@ from typing import Any
 
 import eth_abi
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dan_async.crypto.abi import decode_arguments, encode_arguments, encode_call, function_selector
 from dan_async.errors import InvalidFieldError
 from tests.strategies import addresses
-
-#: A busy machine may take its time.
-UNHURRIED = settings(deadline=None)
 
 A = "0x5FF137D4b0FDCD49DcA30c7CF57E578a026d2789"
 WORD = 32
@@ -53,7 +50,6 @@ def _split(types: str) -> list[str]:
     return [*parts, types[start:-1]]
 
 
-@UNHURRIED
 @given(typed_values)
 def test_bytes_are_those_of_eth_abi(typed: tuple[str, Any]) -> None:
     """An independent encoder writes the same."""
@@ -61,7 +57,6 @@ def test_bytes_are_those_of_eth_abi(typed: tuple[str, Any]) -> None:
     assert encode_arguments(types, values) == eth_abi.encode(_split(types), values)
 
 
-@UNHURRIED
 @given(typed_values)
 def test_what_was_encoded_is_decoded(typed: tuple[str, Any]) -> None:
     """decode(encode(x)) == x."""
@@ -69,7 +64,6 @@ def test_what_was_encoded_is_decoded(typed: tuple[str, Any]) -> None:
     assert decode_arguments(types, encode_arguments(types, values)) == values
 
 
-@UNHURRIED
 @given(typed_values, st.data())
 def test_whatever_is_decoded_has_one_encoding(typed: tuple[str, Any], data: st.DataObject) -> None:
     """Any change of the bytes is refused, or read as values whose encoding is the changed bytes."""
@@ -95,7 +89,6 @@ def test_whatever_is_decoded_has_one_encoding(typed: tuple[str, Any], data: st.D
     assert encode_arguments(types, found) == bytes(encoded)
 
 
-@UNHURRIED
 @given(st.sampled_from(sorted(VALUES)), st.binary(max_size=400))
 def test_foreign_bytes_never_crash(types: str, data: bytes) -> None:
     """Anything is decoded or refused with our error."""

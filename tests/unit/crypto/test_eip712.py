@@ -118,7 +118,7 @@ def test_the_digests_of_the_wire_vectors(case):
     assert "0x" + typed_data_digest(case["wallet"]["typed_data"]).hex() == case["wallet"]["digest"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(typed_data())
 def test_the_digest_is_eth_accounts(data):
     """Over generated types and values, eth-account arrives at the same digest."""

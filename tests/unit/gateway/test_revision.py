@@ -200,9 +200,11 @@ async def test_concurrent_first_calls_share_one_failure() -> None:
 async def test_a_patient_call_does_not_share_the_failure_of_a_hasty_one() -> None:
     """A gateway that is slow has not answered the one that had little time; it answers the one that has more."""
 
+    has_given_up = asyncio.Event()
+
     async def slow(visit: Visit) -> None:
         await visit.receive()
-        await asyncio.sleep(0.3)
+        await has_given_up.wait()
         await visit.send(challenge_frame(visit))
         await visit.receive()
         await visit.send(result_frame(visit))
@@ -210,7 +212,8 @@ async def test_a_patient_call_does_not_share_the_failure_of_a_hasty_one() -> Non
 
     async with no_leaks(), scripted(slow) as gateway:
         network = GatewayNetwork(gateway.url(), retry=ONCE)
-        hasty = asyncio.create_task(error_of(operate(network, total_s=0.3)))
+        hasty = asyncio.create_task(error_of(operate(network, total_s=0.9)))
+        hasty.add_done_callback(lambda _: has_given_up.set())
         await wait_until(lambda: gateway.visits)
         assert (await operate(network)).key_id == KEY_ID
         assert type(await hasty) is GatewayError

@@ -169,7 +169,7 @@ async def test_the_browser_wallet_wins(nodes: Nodes) -> None:
 
 @pytest.mark.parametrize("style", ["snake", "camel", "model"])
 async def test_hardcoded_values(style: str) -> None:
-    """Every hardcoded value is used as given, under our names or the seed's."""
+    """Every hardcoded value is used as given, under our names or TypeScript's."""
     nodes = Nodes(2, 3)
     snake = {
         "eoa_address": OWNER,

@@ -120,7 +120,7 @@ async def test_a_user_operation_is_signed_by_its_hash(net, form):
 
 
 async def test_the_function_of_the_module_does_the_same(net):
-    """The shape of the seed's sibling: message, session, and the client besides."""
+    """The shape of the TypeScript function: message, session, and the client besides."""
     async with client(net) as dan:
         signature = await dan_async.sign_message("hello", net.session().to_dict(), client=dan)
     assert Account.recover_message(encode_defunct(text="hello"), signature=signature) == net.address

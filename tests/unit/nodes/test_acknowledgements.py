@@ -242,7 +242,7 @@ _KEYS = [DealtKey(3, _NODES), DealtKey(3, _NODES)]
 _ACKS = {(k, i): _KEYS[k].acknowledgement(i) for k, i in itertools.product((0, 1), range(1, 6))}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     events=st.lists(st.sampled_from([0, 1, None]), min_size=5, max_size=5),
     order=st.permutations(range(5)),

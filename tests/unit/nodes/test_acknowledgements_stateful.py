@@ -217,7 +217,6 @@ class Keygens(RuleBasedStateMachine):
 Keygens.TestCase.settings = settings(
     max_examples=EXAMPLES,
     stateful_step_count=24,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 

@@ -443,7 +443,7 @@ def test_questions_that_end_with_the_deadline_fail_with_their_own_errors() -> No
     assert [str(outcome.error) for outcome in answers.outcomes] == ["no reply", "no reply"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     script=st.lists(st.sampled_from(["answer", "fail", "hang", "slow"]), max_size=8), wanted=st.integers(0, 6)
 )

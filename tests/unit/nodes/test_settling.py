@@ -31,7 +31,7 @@ def silent(*operators: str) -> list[NodeOutcome]:
     return [NodeOutcome(operator=o, error=NodeTimeoutError("no answer", node=o)) for o in operators]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(said=st.lists(st.sampled_from(["holds", "nothing", "silent"]), min_size=5, max_size=5))
 def test_the_verdict_follows_the_counts(said: list[str]) -> None:
     """With t nodes that hold the key there is one; it is dropped only if fewer than t can hold it; else it stays open."""

@@ -292,7 +292,7 @@ def test_a_liar_and_a_dispute_are_both_found():
     assert (error.liars, error.disputes) == ((other,), {frozenset((honest, liar))})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 6), st.sets(st.integers(1, 5)), st.binary(min_size=32, max_size=32))
 def test_the_honest_are_never_named(signers, liars, digest):
     """Whoever lies."""

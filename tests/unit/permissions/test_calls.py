@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dan_async.crypto.abi import encode_arguments, encode_call, function_selector
@@ -15,9 +15,6 @@ from dan_async.errors import PermissionDeniedError
 from dan_async.permissions import decode_calls
 from dan_async.user_operation import Call
 from tests.strategies import addresses
-
-#: A busy machine may take its time.
-UNHURRIED = settings(deadline=None)
 
 A = "0x5FF137D4b0FDCD49DcA30c7CF57E578a026d2789"
 B = "0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF"
@@ -78,7 +75,6 @@ SINGLES = {
 
 
 @pytest.mark.parametrize("shape", BATCHES)
-@UNHURRIED
 @given(calls=call_lists)
 def test_a_batch_is_read_as_it_was_written(shape: str, calls: tuple[Call, ...]) -> None:
     """Every call of a batch appears, in order, with its value."""
@@ -86,14 +82,12 @@ def test_a_batch_is_read_as_it_was_written(shape: str, calls: tuple[Call, ...]) 
 
 
 @pytest.mark.parametrize("shape", SINGLES)
-@UNHURRIED
 @given(calls=call_lists)
 def test_a_single_call_is_read_as_it_was_written(shape: str, calls: tuple[Call, ...]) -> None:
     """A single call is read whole."""
     assert decode_calls(SINGLES[shape](calls[0])) == calls[:1]
 
 
-@UNHURRIED
 @given(call_lists)
 def test_a_batch_without_values_sends_nothing(calls: tuple[Call, ...]) -> None:
     """SimpleAccount v0.6 has a batch without values; v0.7 takes an empty list for all zeros."""
@@ -104,7 +98,6 @@ def test_a_batch_without_values_sends_nothing(calls: tuple[Call, ...]) -> None:
     assert decode_calls(three) == expected
 
 
-@UNHURRIED
 @given(
     st.binary(max_size=300)
     | st.builds(
@@ -126,7 +119,6 @@ def test_random_call_data_never_crashes(call_data: bytes) -> None:
 
 
 @pytest.mark.parametrize("shape", BATCHES)
-@UNHURRIED
 @given(calls=call_lists, data=st.data())
 def test_no_second_meaning(shape: str, calls: tuple[Call, ...], data: st.DataObject) -> None:
     """Changed bytes are refused, or are the very encoding of what is read out of them."""
@@ -294,4 +286,4 @@ def test_a_short_erc_7579_call_is_refused() -> None:
 )
 def test_other_functions_are_refused(call_data: bytes) -> None:
     """Whatever an account does when called so, nobody here knows."""
-    assert "cannot be read" in refused(call_data) or "can be read" in refused(call_data)
+    assert "can be decoded" in refused(call_data) or "cannot be decoded" in refused(call_data)

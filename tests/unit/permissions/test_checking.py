@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dan_async.crypto.abi import encode_call, function_selector
@@ -30,9 +30,6 @@ OF_THE_CLIENTS = (
     '{"permissions":[{"type":"erc20","method":"approve","to":"0x1234567890123456789012345678901234567890",'
     '"args":{"spender":"0x1234567890123456789012345678901234567890","value":10000,"eq":"<"}}]}'
 )
-
-#: A busy machine may take its time.
-UNHURRIED = settings(deadline=None)
 
 
 def erc20(method: str = "approve", **changes: Any) -> dict[str, Any]:
@@ -441,7 +438,6 @@ def test_gas_is_limited_by_default() -> None:
     assert check(allow(erc20()), beyond) == "gasCostLimit"
 
 
-@UNHURRIED
 @given(
     prefix=st.sampled_from(
         [b"", *map(function_selector, ("execute(address,uint256,bytes)", "execute(bytes32,bytes)"))]
@@ -454,7 +450,6 @@ def test_random_call_data_is_refused(prefix: bytes, data: bytes, permissions: st
     assert find_refusal(permissions, request(prefix + data), now=NOW) is not None
 
 
-@UNHURRIED
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=9),

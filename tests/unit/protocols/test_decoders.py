@@ -208,7 +208,7 @@ def test_repeated_member_is_refused(name):
         assert _only_our_errors(read, doubled)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=strategies.foreign_texts())
 def test_foreign_first_frame(text):
     """Whatever comes first on a connection, in any operation, form and revision."""
@@ -220,7 +220,7 @@ def test_foreign_first_frame(text):
             _only_our_errors(protocol_for(revision).decode_setup, operation, text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=strategies.foreign_texts())
 def test_foreign_authentication_frame(text):
     """Whatever comes where an authentication is due."""
@@ -229,7 +229,7 @@ def test_foreign_authentication_frame(text):
         _only_our_errors(lambda exchange=exchange: _use(exchange.read_authentications(text)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=strategies.foreign_texts())
 def test_foreign_reply(text):
     """Whatever a gateway sends for a challenge or a result is refused by the client."""
@@ -239,7 +239,7 @@ def test_foreign_reply(text):
         assert _only_our_errors(exchange.read_result, text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(text=strategies.foreign_texts())
 def test_foreign_text_inside_an_authentication(text):
     """Whatever stands where a claim, an ephemeral signature or a passkey's is due."""
@@ -259,7 +259,7 @@ def _read_proof(revision, setup, text):
     protocol_for(revision).ephemeral_proof(setup, auth)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(text=strategies.foreign_texts())
 def test_foreign_setup_is_never_hashed_by_accident(text):
     """The functions that hash or sign a setup's text refuse what is no text."""

@@ -37,7 +37,7 @@ def test_payload_of_anything_else_is_refused(setup, challenge, named):
         REVISION_1.ephemeral_payload(setup, challenge)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(text=strategies.texts())
 def test_base64_gives_back_the_text(text):
     """Of every text that UTF-8 can carry."""

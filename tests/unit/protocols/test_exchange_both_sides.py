@@ -20,7 +20,7 @@ EVERY_OPERATION = pytest.mark.parametrize(
 
 
 #: Each property runs once for each operation, so a few examples each make many.
-QUICK = settings(max_examples=10, deadline=None)
+QUICK = settings(max_examples=10)
 
 
 def _accepted(exchange, authentications):

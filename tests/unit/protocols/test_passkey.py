@@ -60,7 +60,7 @@ def test_wrong_signature_is_refused(change, named):
         decode_passkey_signature(json.dumps({**GOOD, **change}))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(options=strategies.texts())
 def test_setup_survives_its_text(options):
     """With options and without."""

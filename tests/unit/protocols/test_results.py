@@ -239,7 +239,7 @@ def test_server_cannot_give_a_signature_that_the_grammar_cannot_carry(fields, na
         SigngenResult(**{"signature": bytes.fromhex(SIGN), "recovery_id": 0, **fields})
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(key=strategies.keygen_results(), other=strategies.keygen_results("ed25519"))
 def test_keys_survive_the_grammar(key, other):
     """decode(encode(keys)) is the keys, in their order."""
@@ -249,7 +249,7 @@ def test_keys_survive_the_grammar(key, other):
         assert keygen(frame, has_names=True) == (other, key)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(names=st.lists(strategies.tokens(), min_size=1, max_size=5, unique=True), data=st.data())
 def test_signatures_survive_the_grammar(names, data):
     """decode(encode(signatures)) is the signatures, in their order."""
@@ -259,7 +259,7 @@ def test_signatures_survive_the_grammar(names, data):
     assert signgen(encode_signgen_results([bare])) == (bare,)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(text=st.text(st.sampled_from("keyIdpublicKysgnArot=:;\n0123456789abcdefx")), at=st.integers(0, 120))
 def test_grammar_like_text_raises_nothing_else(text, at):
     """Text made of the grammar's own pieces, inserted anywhere."""

@@ -59,7 +59,7 @@ def test_anything_else_is_named_by_its_type():
     assert shown(None) == "NoneType"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(st.characters(), max_size=400))
 def test_every_text_gives_a_short_printable_one(text):
     """No text makes it fail, grow or break a line."""

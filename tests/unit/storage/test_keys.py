@@ -169,7 +169,7 @@ async def test_a_failing_key_service_is_named() -> None:
     with pytest.raises(StoreKeyError, match="OSError") as caught:
         await CallbackKeys(broken).current(None)
     assert isinstance(caught.value.__cause__, OSError)
-    with pytest.raises(StoreKeyError, match="something else"):
+    with pytest.raises(StoreKeyError, match="something other"):
         await CallbackKeys(confused).by_id("a")
     with pytest.raises(StoreKeyError, match="no current key"):
         await CallbackKeys(empty).current(None)

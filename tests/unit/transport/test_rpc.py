@@ -32,14 +32,14 @@ def test_method_that_is_no_name_is_refused(method):
         encode_request(1, method, "{}")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(_JSON)
 def test_any_result_comes_back_as_it_was_sent(value):
     """decode(encode(result)) is the result."""
     assert decode_reply(json.dumps({"jsonrpc": "2.0", "id": 3, "result": value})) == Reply(3, value)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.text() | _JSON.map(json.dumps))
 def test_no_text_raises_anything_but_a_protocol_error(text):
     """Garbage of any kind gives ProtocolError or, if it happens to be one, a reply."""
@@ -47,7 +47,7 @@ def test_no_text_raises_anything_but_a_protocol_error(text):
         assert isinstance(decode_reply(text), Reply)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.fixed_dictionaries(
         {},

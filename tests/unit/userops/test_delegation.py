@@ -134,20 +134,20 @@ async def test_an_account_of_eth_account_authorises() -> None:
     account = await account_in(EoaWorld(), account=KIND, signer=wallet, owner=wallet.address)
     again = await account_in(EoaWorld(), account=KIND)
     assert await account.authorise_delegation() == await again.authorise_delegation()
-    with pytest.raises(ConfigurationError, match="signs no transactions"):
+    with pytest.raises(ConfigurationError, match="cannot sign transactions"):
         await account.delegate()
 
 
 async def test_an_agent_cannot_delegate() -> None:
     """Its client has no wallet of the owner's, or another's."""
     agent = await account_in(EoaWorld(), account=KIND, signer=WalletSigner(WALLET), owner=WALLET.address)
-    with pytest.raises(ConfigurationError, match="a session signs no authorisations"):
+    with pytest.raises(ConfigurationError, match="a session cannot sign authorisations"):
         await agent.authorise_delegation()
     other = await account_in(EoaWorld(), account=KIND, owner=OTHER)
     with pytest.raises(WrongSignerError):
         await other.authorise_delegation()
     for account in (agent, other):
-        with pytest.raises(ConfigurationError, match="signs no transactions of its owner"):
+        with pytest.raises(ConfigurationError, match="cannot sign transactions of its owner"):
             await account.delegate()
 
 
@@ -195,7 +195,7 @@ async def test_browsers_wallets_sign_no_authorisations() -> None:
 
     wallet = CallbackWallet(WALLET.address, sign)
     account = await account_in(EoaWorld(), account=KIND, signer=wallet)
-    with pytest.raises(ConfigurationError, match="signs no authorisations") as caught:
+    with pytest.raises(ConfigurationError, match="cannot sign authorisations") as caught:
         await account.authorise_delegation()
     assert "LocalWallet" in caught.value.hint
 

@@ -201,7 +201,7 @@ async def test_nothing_is_signed_for_another_chain(attribute: str) -> None:
     """Bundler and node must be on the account's chain."""
     world = World()
     setattr(world, attribute, 1)
-    with pytest.raises(InvalidFieldError, match="leads to chain 1"):
+    with pytest.raises(InvalidFieldError, match="is on chain 1, but"):
         await (await account_in(world)).send_user_operation(CALL)
     assert "eth_estimateUserOperationGas" not in world.methods()
 

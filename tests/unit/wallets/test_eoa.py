@@ -174,7 +174,7 @@ async def test_a_signature_over_something_else_is_refused():
 )
 async def test_what_is_no_signature_is_refused(answer):
     """The compact form of EIP-2098, the answers of contract wallets, and everything else."""
-    with pytest.raises(WalletSignatureError, match="what the wallet returned is not a signature") as caught:
+    with pytest.raises(WalletSignatureError, match="the wallet's answer is not a signature") as caught:
         await authorise(answering(answer))
     assert caught.value.phase == "wallet"
     assert "11" * 20 not in str(caught.value)

@@ -127,7 +127,7 @@ async def test_an_owner_who_declines_is_a_refusal(wallet, far_end, code):
         (-32601, "eth_signTypedData_v4"),
         (4200, "eth_signTypedData_v4"),
         (4100, "Unlock"),
-        (-32000, "the wallet's own"),
+        (-32000, "the wallet's documentation"),
     ],
 )
 async def test_another_error_is_told_in_the_wallets_words(wallet, far_end, code, hint):

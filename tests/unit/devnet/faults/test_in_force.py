@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -24,7 +25,6 @@ from dan_async.devnet import (
     Equivocate,
     ExpireNonces,
     FallSilent,
-    Fault,
     ForgeCommitments,
     ForgeShares,
     ForgeSignature,
@@ -38,7 +38,8 @@ from dan_async.devnet import (
     WrongSignatureShare,
 )
 from dan_async.devnet.faults.in_force import FaultBoard, NodeFaults
-from dan_async.devnet.faults.kinds import KINDS, NodeCrashed, RequestDropped
+from dan_async.devnet.faults.kinds import KINDS, Moments, NodeCrashed, RequestDropped
+from dan_async.devnet.node.runner import fault_members, read_fault_members
 from dan_async.errors import InvalidFieldError
 
 ALL = [
@@ -87,21 +88,21 @@ def test_each_kind_has_a_name_of_its_own():
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_each_kind_does_something(kind):
     """It overrides a hook, or is a state that the node asks for."""
-    hooks = [name for name in vars(Fault) if name.startswith(("on_", "before_"))]
-    overridden = [name for name in hooks if getattr(kind, name) is not getattr(Fault, name)]
+    hooks = [name for name in vars(Moments) if name.startswith(("on_", "before_"))]
+    overridden = [name for name in hooks if getattr(kind, name) is not getattr(Moments, name)]
     assert overridden or kind.refuses_connections
 
 
 @pytest.mark.parametrize("fault", ALL, ids=lambda fault: type(fault).__name__)
 def test_a_fault_survives_the_way_to_another_process(fault):
-    """from_dict(to_dict(f)) == f."""
-    assert Fault.from_dict(fault.to_dict()) == fault
+    """Through JSON and back."""
+    assert read_fault_members(json.loads(json.dumps(fault_members((fault,), {0: 1})))) == ([fault], {0: 1})
 
 
 def test_unknown_faults_are_refused():
     """Rather than ignored."""
-    with pytest.raises(InvalidFieldError, match="unknown kind"):
-        Fault.from_dict({"kind": "Explode"})
+    with pytest.raises(KeyError, match="explode"):
+        read_fault_members({"faults": [{"kind": "explode"}], "uses": {}})
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from dan_async.config import Threshold
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import base_multiply, encode
 from dan_async.crypto.signature import sign_digest
-from dan_async.devnet.mpc.dkg import DkgParty, proof_context
-from dan_async.devnet.mpc.dkg_messages import (
+from dan_async.devnet.mpc.dkg import (
     CommitmentMessage,
+    DkgParty,
     OpeningMessage,
     Session,
     ShareMessage,
     opening_commitment,
+    proof_context,
     sign_message,
 )
 from dan_async.devnet.mpc.field import Polynomial, prove, scalar_to_bytes
@@ -42,15 +43,12 @@ class Group:
         self.echoes = {}
 
     def party(self, number, **changes):
-        arguments = {
-            "session_id": self.session_id,
-            "index": number,
-            "threshold": self.threshold,
-            "identities": self.identities,
-            "sign": self.signer(number),
-            "count": self.count,
+        agreed = {
+            name: changes.pop(name, getattr(self, name))
+            for name in ("session_id", "threshold", "identities", "count")
         }
-        return DkgParty(**arguments | changes)
+        arguments = {"index": number, "sign": self.signer(number)}
+        return DkgParty(Session(**agreed), **arguments | changes)
 
     def signer(self, index):
         return lambda digest: sign_digest(self.keys[index - 1], digest)

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from dan_async.config import Threshold
 from dan_async.devnet.mpc.aborts import DkgAbort
-from dan_async.devnet.mpc.dkg import check_complaint, make_complaint
-from dan_async.devnet.mpc.dkg_messages import Session
+from dan_async.devnet.mpc.dkg import Session, check_complaint, make_complaint
 from dan_async.errors import InvalidFieldError
 from tests.unit.devnet.mpc.dkg_group import Group
 
@@ -115,7 +114,7 @@ def test_arguments_that_describe_no_session_are_refused(guilty):
         check_complaint(complaint, Session(**group.description | {"session_id": b"short"}))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6))
 def test_a_complaint_with_one_bit_changed_blames_nobody(guilty, bit):
     """The whole of it is signed, so that nobody can be framed on the way."""
@@ -126,7 +125,7 @@ def test_a_complaint_with_one_bit_changed_blames_nobody(guilty, bit):
     assert check_complaint(bytes(changed), group.session) is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_no_complaint_about_an_honest_dealer_blames_it(data):
     """Whatever the complainer puts together from the messages it got, or changes in them."""

@@ -48,7 +48,7 @@ def test_the_modulus_is_irreducible():
     assert gcd(MODULUS, frobenius(208 // 13) ^ 2) == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows, elements, elements)
 def test_the_hash_is_what_the_formula_says(row, first, second):
     """x1·block1 + x2·block2 + block3; the last 16 bits of the row do not count."""
@@ -56,7 +56,7 @@ def test_the_hash_is_what_the_formula_says(row, first, second):
     assert hash_rows(row, first, second) == times(first, one) ^ times(second, two) ^ three
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(matrices, elements, elements)
 def test_every_row_is_hashed_by_itself(matrix, first, second):
     """All rows at once or one at a time."""
@@ -66,7 +66,7 @@ def test_every_row_is_hashed_by_itself(matrix, first, second):
         assert together >> ROW_BITS * i & ((1 << ROW_BITS) - 1) == hash_rows(row, first, second)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rows, rows, elements, elements)
 def test_the_hash_is_linear(one, other, first, second):
     """Which is what the consistency check rests on."""

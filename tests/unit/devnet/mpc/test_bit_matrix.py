@@ -14,7 +14,7 @@ def rows_of(matrix):
     return [matrix >> ROW_BITS * i & ((1 << ROW_BITS) - 1) for i in range(TRANSFERS)]
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(matrices, st.sampled_from([1, 128, 416, 640]))
 def test_transposing_exchanges_rows_and_columns(matrix, columns):
     """Bit i of column j is bit j of row i."""
@@ -30,14 +30,14 @@ def test_a_single_bit_lands_where_it_belongs():
     assert int.from_bytes(columns[200], "little") == 1 << 3
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**ROW_BITS - 1))
 def test_a_repeated_row_is_every_row(row):
     """128 times."""
     assert rows_of(repeat_row(row)) == [row] * TRANSFERS
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**TRANSFERS - 1))
 def test_selected_rows_are_all_ones(selection):
     """And the others zero."""

@@ -15,7 +15,7 @@ from dan_async.devnet.mpc.field import (
 coefficients = st.lists(st.integers(1, ORDER - 1), min_size=1, max_size=5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(coefficients, st.integers(1, 20))
 def test_evaluation_in_the_exponent_is_evaluation(found, at):
     """f(at)·G either way."""
@@ -34,7 +34,7 @@ def test_infinity_on_the_way_does_not_stop_the_evaluation():
     assert evaluate_in_exponent(commit(Polynomial((5, ORDER - 6, 3))), 2) == base_multiply(5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(coefficients, st.integers(1, 20), st.integers(1, ORDER - 1))
 def test_only_the_right_share_matches(found, index, offset):
     """f(i) matches; f(i) plus anything does not."""

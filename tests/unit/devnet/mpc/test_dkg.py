@@ -9,8 +9,7 @@ from coincurve import PrivateKey
 from dan_async.config import Threshold
 from dan_async.crypto.curve import ORDER, decode, points_fit_degree
 from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolStateError
-from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.mpc.dkg_messages import ShareMessage
+from dan_async.devnet.mpc.dkg import DkgParty, ShareMessage
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.errors import InvalidFieldError
 from tests.interpolation import interpolate_point, interpolate_scalar
@@ -228,4 +227,4 @@ def test_a_mapping_with_a_foreign_key_is_refused(key):
 
 def test_the_default_source_of_randomness_is_the_operating_system():
     """Nothing that can be seeded."""
-    assert DkgParty.__init__.__kwdefaults__ == {"count": 1, "entropy": secrets.token_bytes}
+    assert DkgParty.__init__.__kwdefaults__ == {"entropy": secrets.token_bytes}

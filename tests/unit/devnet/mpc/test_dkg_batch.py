@@ -8,11 +8,11 @@ from attrs import evolve
 from dan_async.config import Threshold
 from dan_async.crypto.curve import base_multiply, decode, encode, points_fit_degree
 from dan_async.devnet.mpc.aborts import DkgAbort, Reason
-from dan_async.devnet.mpc.dkg import check_complaint
-from dan_async.devnet.mpc.dkg_messages import (
+from dan_async.devnet.mpc.dkg import (
     OpeningMessage,
     Session,
     ShareMessage,
+    check_complaint,
     opening_commitment,
     sign_message,
 )

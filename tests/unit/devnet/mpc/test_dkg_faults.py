@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode, negate
 from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolStateError, Reason
-from dan_async.devnet.mpc.dkg import check_complaint
-from dan_async.devnet.mpc.dkg_messages import (
+from dan_async.devnet.mpc.dkg import (
     CommitmentMessage,
     EchoMessage,
     OpeningMessage,
+    check_complaint,
     is_signed,
     sign_message,
 )
@@ -431,7 +431,7 @@ def test_a_message_of_another_round():
     expect(group, take(group, "echoes"), Reason.MALFORMED_MESSAGE, (2,))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(st.sampled_from(STEPS), st.integers(0, 10**6), st.sampled_from([2, 3]))
 def test_a_flipped_bit_anywhere_ends_the_key_generation(step, bit, sender):
     """In any message of any round: party 1 aborts, in this step or at the latest when the key would be released."""

@@ -8,9 +8,15 @@ from attrs import evolve
 from dan_async.config import Threshold
 from dan_async.devnet.context import NodeIdentity
 from dan_async.devnet.mpc.aborts import DkgAbort, Reason
-from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.mpc.dkg_messages import EchoMessage, Session, sign_message
-from dan_async.devnet.mpc.evidence import CommitmentBook, check_evidence, sign_commitment
+from dan_async.devnet.mpc.dkg import (
+    CommitmentBook,
+    DkgParty,
+    EchoMessage,
+    Session,
+    check_evidence,
+    sign_commitment,
+    sign_message,
+)
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 
 IDENTITIES = sorted((NodeIdentity.from_hex(f"{n:064x}") for n in (1, 2, 3)), key=lambda i: i.operator.lower())
@@ -22,13 +28,7 @@ AGREED = Session(
 
 
 def party(index, session=AGREED):
-    return DkgParty(
-        session_id=session.session_id,
-        index=index,
-        threshold=session.threshold,
-        identities=session.identities,
-        sign=IDENTITIES[index - 1].sign,
-    )
+    return DkgParty(session, index, IDENTITIES[index - 1].sign)
 
 
 def signed(index, session=AGREED, by=None):

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from dan_async.config import Threshold
 from dan_async.crypto.curve import ORDER
-from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.mpc.dkg import KeyShare, read_share
 from dan_async.errors import InvalidFieldError
+from dan_async.protocols.fields import to_json
 from tests.unit.devnet.mpc.dkg_group import Group
 
 
@@ -18,7 +18,7 @@ def share():
 
 def test_a_share_survives_json(share):
     """Through text and back."""
-    assert KeyShare.from_dict(json.loads(json.dumps(share.to_dict()))) == share
+    assert read_share("share", json.loads(json.dumps(to_json(share)))) == share
 
 
 def test_repr_masks_the_secret(share):
@@ -39,16 +39,16 @@ def test_a_share_knows_its_own_public_share(share):
 )
 def test_a_missing_member_is_named(share, name):
     """Each of them."""
-    members = share.to_dict()
+    members = to_json(share)
     del members[name]
     with pytest.raises(InvalidFieldError, match=f"{name} is missing"):
-        KeyShare.from_dict(members)
+        read_share("share", members)
 
 
 def test_an_unknown_member_is_refused(share):
     """A file of a later version must not be half understood."""
-    with pytest.raises(InvalidFieldError, match="not known"):
-        KeyShare.from_dict(share.to_dict() | {"more": 1})
+    with pytest.raises(InvalidFieldError, match="does not know"):
+        read_share("share", to_json(share) | {"more": 1})
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_an_unknown_member_is_refused(share):
 def test_a_wrong_member_is_refused(share, name, value):
     """By our own error, which does not repeat the secret."""
     with pytest.raises(InvalidFieldError) as caught:
-        KeyShare.from_dict(share.to_dict() | {name: value})
+        read_share("share", to_json(share) | {name: value})
     assert f"{share.secret_share:x}" not in str(caught.value)
 
 
@@ -83,13 +83,13 @@ def test_a_wrong_member_is_refused(share, name, value):
 def test_what_is_no_object_is_refused(value):
     """By our own error."""
     with pytest.raises(InvalidFieldError, match="must be an object"):
-        KeyShare.from_dict(value)
+        read_share("share", value)
 
 
 def test_a_secret_that_is_not_the_public_shares_is_refused(share):
     """Somebody has exchanged one of them."""
     with pytest.raises(InvalidFieldError, match="does not belong"):
-        KeyShare.from_dict(share.to_dict() | {"index": 1})
+        read_share("share", to_json(share) | {"index": 1})
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,8 @@ def test_a_share_checks_itself(changes):
     """Also when it is made directly."""
     arguments = {
         "index": 1,
-        "threshold": Threshold(2, 2),
+        "t": 2,
+        "n": 2,
         "secret_share": 5,
         "public_key": bytes(33),
         "public_shares": (bytes(33), bytes(33)),

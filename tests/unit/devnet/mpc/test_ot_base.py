@@ -6,7 +6,7 @@ import pytest
 from coincurve import PrivateKey
 
 from dan_async.crypto.curve import ORDER, encode
-from dan_async.devnet.mpc.aborts import PairAbort, PairReason
+from dan_async.devnet.mpc.aborts import PairAbort, Reason
 from dan_async.devnet.mpc.ot import TRANSFERS, OtBaseReceiver, OtBaseSender, _Hashes
 from tests.unit.devnet.mpc.dkg_group import source
 
@@ -55,20 +55,20 @@ def test_the_other_seed_is_in_nothing_that_is_sent():
 def test_a_sender_that_does_not_know_its_key():
     """The proof does not hold."""
     sender, receiver, _ = pair()
-    expect(PairReason.OT_PROOF, lambda: receiver.choose(flip(sender.start(), 90)))
+    expect(Reason.OT_PROOF, lambda: receiver.choose(flip(sender.start(), 90)))
 
 
 def test_a_sender_that_repeats_the_proof_of_another_session():
     """The proof is bound to its context."""
     _, receiver, _ = pair()
     other = OtBaseSender(bytes(32), secrets.token_bytes)
-    expect(PairReason.OT_PROOF, lambda: receiver.choose(other.start()))
+    expect(Reason.OT_PROOF, lambda: receiver.choose(other.start()))
 
 
 def test_a_sender_key_that_is_no_point():
     """Refused before anything is computed with it."""
     sender, receiver, _ = pair()
-    expect(PairReason.MALFORMED_MESSAGE, lambda: receiver.choose(b"\x05" + sender.start()[1:]))
+    expect(Reason.MALFORMED_MESSAGE, lambda: receiver.choose(b"\x05" + sender.start()[1:]))
 
 
 @pytest.mark.parametrize("position", [0, 77, 127])
@@ -76,7 +76,7 @@ def test_a_receiver_that_does_not_know_a_pad(position):
     """One wrong response among 128."""
     sender, receiver, _ = pair()
     responses = receiver.respond(sender.challenge(receiver.choose(sender.start())))
-    expect(PairReason.OT_RESPONSE, lambda: sender.open(flip(responses, 32 * position)))
+    expect(Reason.OT_RESPONSE, lambda: sender.open(flip(responses, 32 * position)))
 
 
 @pytest.mark.parametrize("choices", [0, 2**TRANSFERS - 1])
@@ -86,7 +86,7 @@ def test_a_challenge_made_of_other_pads(choices):
     challenges = sender.challenge(receiver.choose(sender.start()))
     receiver.respond(flip(challenges, 32 * 5))
     openings = b"".join(sender._openings)
-    expect(PairReason.OT_OPENING, lambda: receiver.finish(openings))
+    expect(Reason.OT_OPENING, lambda: receiver.finish(openings))
 
 
 @pytest.mark.parametrize("half", [0, 1])
@@ -113,7 +113,7 @@ def test_a_sender_that_guesses_a_choice_is_caught_when_it_is_wrong(half, choices
     openings = [*sender._openings]
     openings[2 * position : 2 * position + 2] = once
     if half == choices & 1:
-        expect(PairReason.OT_OPENING, lambda: receiver.finish(b"".join(openings)))
+        expect(Reason.OT_OPENING, lambda: receiver.finish(b"".join(openings)))
     else:
         assert len(receiver.finish(b"".join(openings))) == TRANSFERS
 
@@ -123,14 +123,14 @@ def test_a_point_equal_to_the_key_is_refused():
     sender, receiver, _ = pair()
     start = sender.start()
     points = receiver.choose(start)
-    expect(PairReason.MALFORMED_MESSAGE, lambda: sender.challenge(start[:33] + points[33:]))
+    expect(Reason.MALFORMED_MESSAGE, lambda: sender.challenge(start[:33] + points[33:]))
 
 
 def test_a_choice_that_cancels_the_key_is_not_sent():
     """b = -a: there is no point to send. It takes knowing the sender's secret."""
     sender, _, _ = pair()
     receiver = OtBaseReceiver(CONTEXT, 0, source(ORDER - sender._secret))
-    expect(PairReason.MALFORMED_MESSAGE, lambda: receiver.choose(sender.start()))
+    expect(Reason.MALFORMED_MESSAGE, lambda: receiver.choose(sender.start()))
 
 
 def test_a_choice_that_is_no_point():
@@ -138,7 +138,7 @@ def test_a_choice_that_is_no_point():
     sender, receiver, _ = pair()
     points = receiver.choose(sender.start())
     expect(
-        PairReason.MALFORMED_MESSAGE,
+        Reason.MALFORMED_MESSAGE,
         lambda: sender.challenge(points[: 33 * 50] + bytes(33) + points[33 * 51 :]),
     )
 
@@ -152,7 +152,7 @@ def test_a_message_of_another_length_is_refused(step, change):
     message = sender.start()
     for call in steps[:step]:
         message = call(message)
-    expect(PairReason.MALFORMED_MESSAGE, lambda: steps[step](change(message)))
+    expect(Reason.MALFORMED_MESSAGE, lambda: steps[step](change(message)))
 
 
 def test_pads_depend_on_session_key_position_and_point():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dan_async.devnet.mpc import ot
-from dan_async.devnet.mpc.aborts import PairAbort, PairReason
+from dan_async.devnet.mpc.aborts import PairAbort, Reason
 from dan_async.devnet.mpc.ot import (
     BATCH,
     EXTENSION_BYTES,
@@ -29,10 +29,10 @@ MESSAGE, STRINGS = extend(RECEIVER, CONTEXT, CHOICES, secrets.token_bytes)
 def expect_ban(call):
     with pytest.raises(PairAbort) as caught:
         call()
-    assert (caught.value.reason, caught.value.ban) == (PairReason.OT_EXTENSION_CHECK, True)
+    assert (caught.value.reason, caught.value.ban) == (Reason.OT_EXTENSION_CHECK, True)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**BATCH - 1))
 def test_the_receiver_has_the_string_it_chose_in_each_transfer(choices):
     """t_j is q_j, or q_j xor Δ; for all choices, also all zeros or ones."""
@@ -69,7 +69,7 @@ def test_the_choices_are_masked_in_what_the_check_shows():
     assert hash_rows(CHOICES, *elements) != check
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(0, EXTENSION_BYTES * 8 - 1))
 def test_a_message_with_one_bit_changed_bans_the_pair(bit):
     """Nonce, matrix, x or hash."""
@@ -114,7 +114,7 @@ def test_a_message_of_another_length_is_refused_without_a_ban(change):
     """It says nothing about Δ."""
     with pytest.raises(PairAbort) as caught:
         accept(SENDER, CONTEXT, change(MESSAGE))
-    assert (caught.value.reason, caught.value.ban) == (PairReason.MALFORMED_MESSAGE, False)
+    assert (caught.value.reason, caught.value.ban) == (Reason.MALFORMED_MESSAGE, False)
 
 
 def test_a_message_of_another_context_is_caught():

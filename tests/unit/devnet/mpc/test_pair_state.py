@@ -74,11 +74,11 @@ def test_a_wrong_member_is_refused(name, value):
 @pytest.mark.parametrize("value", [None, [], "text"])
 def test_what_is_no_object_is_refused(value):
     """By our own error."""
-    with pytest.raises(InvalidFieldError, match="must be an object"):
+    with pytest.raises(InvalidFieldError, match="must be a JSON object"):
         PairState.from_dict(value)
 
 
 def test_an_unknown_member_is_refused():
     """A later version's file must not be half understood."""
-    with pytest.raises(InvalidFieldError, match="not known"):
+    with pytest.raises(InvalidFieldError, match="does not know"):
         PairState.from_dict(STATE.to_dict() | {"more": 1})

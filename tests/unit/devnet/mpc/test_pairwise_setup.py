@@ -4,7 +4,7 @@ import secrets
 
 import pytest
 
-from dan_async.devnet.mpc.aborts import PairAbort, PairReason, ProtocolStateError
+from dan_async.devnet.mpc.aborts import PairAbort, ProtocolStateError, Reason
 from dan_async.devnet.mpc.pairwise_setup import PairSetup
 from dan_async.errors import InvalidFieldError
 from tests.unit.devnet.mpc.signing_group import made_pair, run_setup
@@ -55,7 +55,7 @@ def test_both_sides_have_the_same_seed_and_name_for_it(states):
     assert states[0].common_seed == states[1].common_seed
     assert states[0].setup_id == states[1].setup_id
     assert (states[0].is_first, states[1].is_first) == (True, False)
-    assert not states[0].banned
+    assert not states[0].ban.is_set
 
 
 def test_each_direction_has_its_own_gadget_vector_on_both_sides(states):
@@ -89,7 +89,7 @@ def test_a_seed_that_was_not_committed_to():
     """Chosen after the other side's was known."""
     (first, second), (_, message) = up_to("challenge")
     del second
-    expect(PairReason.SEED_COMMITMENT, lambda: first.challenge(message[:-64] + bytes(64)))
+    expect(Reason.SEED_COMMITMENT, lambda: first.challenge(message[:-64] + bytes(64)))
 
 
 def test_a_seed_commitment_of_the_other_side_cannot_be_repeated():
@@ -99,7 +99,7 @@ def test_a_seed_commitment_of_the_other_side_cannot_be_repeated():
     copied = theirs[:-32] + mine[-32:]
     first.choose(copied)
     opening = second.choose(mine)
-    expect(PairReason.SEED_COMMITMENT, lambda: first.challenge(opening[:-64] + first._seed))
+    expect(Reason.SEED_COMMITMENT, lambda: first.challenge(opening[:-64] + first._seed))
 
 
 @pytest.mark.parametrize("step", STEPS[1:])
@@ -107,7 +107,7 @@ def test_a_seed_commitment_of_the_other_side_cannot_be_repeated():
 def test_a_message_of_another_length_is_refused(step, change):
     """In every round."""
     (first, _), (_, message) = up_to(step)
-    expect(PairReason.MALFORMED_MESSAGE, lambda: getattr(first, step)(change(message)))
+    expect(Reason.MALFORMED_MESSAGE, lambda: getattr(first, step)(change(message)))
 
 
 @pytest.mark.parametrize("step", STEPS[1:])
@@ -115,7 +115,7 @@ def test_a_message_of_another_session_is_refused(step):
     """Between the same parties, in the same round."""
     (first, _), _ = up_to(step)
     _, (_, replayed) = up_to(step)
-    expect(PairReason.MALFORMED_MESSAGE, lambda: getattr(first, step)(replayed))
+    expect(Reason.MALFORMED_MESSAGE, lambda: getattr(first, step)(replayed))
 
 
 @pytest.mark.parametrize("step", STEPS[2:])
@@ -124,13 +124,13 @@ def test_a_message_of_another_round_is_refused(step):
     session_id = secrets.token_bytes(32)
     (first, _), (_, message) = up_to(step, session_id)
     earlier = bytes((message[0] - 1,)) + message[1:]
-    expect(PairReason.MALFORMED_MESSAGE, lambda: getattr(first, step)(earlier))
+    expect(Reason.MALFORMED_MESSAGE, lambda: getattr(first, step)(earlier))
 
 
 def test_a_reflected_message_is_refused():
     """What this side said, sent back to it: directions have different contexts."""
     (first, _), (own, _) = up_to("choose")
-    expect(PairReason.OT_PROOF, lambda: first.choose(own))
+    expect(Reason.OT_PROOF, lambda: first.choose(own))
 
 
 @pytest.mark.parametrize("step", STEPS[1:])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode, negate
 from dan_async.crypto.signature import recover_public_key
-from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort, SigningReason
+from dan_async.devnet.mpc.aborts import ProtocolStateError, Reason, SigningAbort
 from dan_async.devnet.mpc.pairwise_setup import Ban
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.errors import InvalidFieldError
@@ -86,7 +86,7 @@ def abort_of(call):
     return caught.value
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(scalars, scalars, st.binary(min_size=32, max_size=32))
 def test_the_signature_is_that_of_the_key(key, nonce, digest):
     """For any key, nonce and digest: coincurve recovers the key, s is low, r is that of R'."""
@@ -165,7 +165,7 @@ def test_a_presignature_whose_nonce_becomes_none_is_spent_without_a_share():
     presignature = Presignature(**{**values, "nonce_point": encode(base_multiply(-shift))})
     presignature.name = CONTEXT  # so that δ does not depend on R
     abort = abort_of(lambda: presignature.sign(DIGEST))
-    assert (abort.reason, abort.culprits) == (SigningReason.DEGENERATE_NONCE, ())
+    assert (abort.reason, abort.culprits) == (Reason.DEGENERATE_NONCE, ())
     assert presignature.is_spent
 
 
@@ -214,7 +214,7 @@ def test_a_wrong_digest_does_not_spend_it(digest):
     assert not presignature.is_spent
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 1), st.integers(0, 255))
 def test_a_wrong_share_makes_no_signature(which, bit):
     """One bit of u or w: nothing is released that does not verify."""
@@ -230,7 +230,7 @@ def test_a_presignature_with_somebody_banned_since_does_not_sign():
     presignature = presignatures()[1]
     presignature._pairs = {3: evolve(PAIRS[1][3], ban=Ban(is_set=True))}
     abort = abort_of(lambda: presignature.sign(DIGEST))
-    assert (abort.reason, abort.culprits, abort.ban) == (PairReason.BANNED, (3,), True)
+    assert (abort.reason, abort.culprits, abort.ban) == (Reason.BANNED, (3,), True)
 
 
 @pytest.mark.parametrize(("u", "w"), [(0, 5), (5, 0)])

@@ -18,7 +18,7 @@ def proof(context=b"context"):
     return prove(SECRET, PUBLIC, context=context, entropy=secrets.token_bytes)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, ORDER - 1), st.binary(max_size=40))
 def test_whoever_knows_the_logarithm_can_prove_it(secret, context):
     """For every secret and context."""
@@ -67,7 +67,7 @@ def test_the_challenge_covers_the_nonce_point():
     assert not is_valid_proof(encode(nonce_point) + scalar_to_bytes(77), stranger, context=b"context")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 65 * 8 - 1))
 def test_a_proof_with_one_bit_changed_does_not_hold(bit):
     """Each bit of nonce point and response counts."""

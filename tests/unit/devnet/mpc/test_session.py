@@ -9,7 +9,7 @@ from dan_async.config import Threshold
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import ORDER
 from dan_async.crypto.signature import sign_digest
-from dan_async.devnet.mpc.dkg_messages import Session
+from dan_async.devnet.mpc.dkg import Session
 from dan_async.errors import InvalidFieldError
 
 KEYS = [PrivateKey() for _ in range(3)]

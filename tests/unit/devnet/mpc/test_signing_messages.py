@@ -4,7 +4,7 @@ import secrets
 
 import pytest
 
-from dan_async.devnet.mpc.aborts import SigningAbort, SigningReason
+from dan_async.devnet.mpc.aborts import Reason, SigningAbort
 from dan_async.devnet.mpc.ot import EXTENSION_BYTES
 from dan_async.devnet.mpc.threshold_ecdsa import CommitMessage, Envelope, MultiplyMessage
 from dan_async.devnet.mpc.vole import REPLY_BYTES
@@ -46,7 +46,7 @@ def test_a_message_of_another_length_is_blamed_on_its_sender(message, change):
     """Cut, extended, empty, or no bytes at all."""
     with pytest.raises(SigningAbort) as caught:
         ENVELOPE.open(type(message), change(ENVELOPE.seal(message)))
-    assert (caught.value.reason, caught.value.culprits) == (SigningReason.MALFORMED_MESSAGE, (7,))
+    assert (caught.value.reason, caught.value.culprits) == (Reason.MALFORMED_MESSAGE, (7,))
 
 
 @every_message

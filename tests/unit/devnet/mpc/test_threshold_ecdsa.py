@@ -10,7 +10,7 @@ from eth_account import Account
 
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode, multiply, negate
-from dan_async.devnet.mpc.aborts import PairReason, ProtocolStateError, SigningAbort
+from dan_async.devnet.mpc.aborts import ProtocolStateError, Reason, SigningAbort
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.threshold_ecdsa import SigningParty
 from dan_async.devnet.node.signing import make_share
@@ -269,10 +269,10 @@ def test_a_banned_pair_does_not_sign(five):
     pairs = {i: dict(states) for i, states in pairs.items()}
     fresh = all_pairs((1, 2))
     pairs[1][2] = fresh[1][2]
-    pairs[1][2].banned = True
+    pairs[1][2].ban.is_set = True
     with pytest.raises(SigningAbort) as caught:
         SigningParty(**arguments((shares, pairs)))
-    assert (caught.value.reason, caught.value.culprits, caught.value.ban) == (PairReason.BANNED, (2,), True)
+    assert (caught.value.reason, caught.value.culprits, caught.value.ban) == (Reason.BANNED, (2,), True)
     SigningParty(**arguments((shares, pairs), signers=(1, 3, 4)))
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dan_async.crypto.curve import ORDER
 from dan_async.devnet.mpc import vole
-from dan_async.devnet.mpc.aborts import PairAbort, PairReason
+from dan_async.devnet.mpc.aborts import PairAbort, Reason
 from dan_async.devnet.mpc.field import scalar_to_bytes
 from dan_async.devnet.mpc.ot import BATCH, accept
 from dan_async.devnet.mpc.vole import REPLY_BYTES, VoleReceiver, gadget_vector, send
@@ -30,7 +30,7 @@ def expect(call, reason, ban):
     assert (caught.value.reason, caught.value.ban) == (reason, ban)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(scalars, scalars)
 @example(0, 0)
 @example(1, ORDER - 1)
@@ -102,7 +102,7 @@ def test_masks_are_bound_to_context_message_and_nonce():
     assert len(salts) == 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, REPLY_BYTES * 8 - 1))
 def test_a_reply_with_one_bit_changed_is_caught(bit):
     """In the nonce, any correction of a chosen transfer, η or the hash. A correction that was not chosen is not even used."""
@@ -112,8 +112,8 @@ def test_a_reply_with_one_bit_changed_is_caught(bit):
     with pytest.raises(PairAbort) as caught:
         SIDE.finish(bytes(changed))
     # θ covers all corrections, so that even an unused one changes the check.
-    assert caught.value.reason in (PairReason.VOLE_CHECK, PairReason.MALFORMED_MESSAGE)
-    assert caught.value.ban is (caught.value.reason == PairReason.VOLE_CHECK)
+    assert caught.value.reason in (Reason.VOLE_CHECK, Reason.MALFORMED_MESSAGE)
+    assert caught.value.ban is (caught.value.reason == Reason.VOLE_CHECK)
     assert position < 3 * BATCH + 2
 
 
@@ -146,7 +146,7 @@ def test_an_inconsistent_input_is_caught_where_the_receiver_has_chosen_it(row, t
     side = receiver()
     reply = inconsistent(side.message, transfer, row, 1)
     if side._bits[transfer]:
-        expect(lambda: side.finish(reply), PairReason.VOLE_CHECK, ban=True)
+        expect(lambda: side.finish(reply), Reason.VOLE_CHECK, ban=True)
     else:
         side.finish(reply)
 
@@ -161,22 +161,22 @@ def test_the_check_depends_on_the_corrections():
 def test_a_number_that_is_not_reduced_is_refused(at):
     """Corrections and η have one encoding."""
     reply = REPLY[:at] + ORDER.to_bytes(32, "big") + REPLY[at + 32 :]
-    expect(lambda: SIDE.finish(reply), PairReason.MALFORMED_MESSAGE, ban=False)
+    expect(lambda: SIDE.finish(reply), Reason.MALFORMED_MESSAGE, ban=False)
 
 
 @pytest.mark.parametrize("change", [lambda m: m[:-1], lambda m: m + b"\0", lambda m: b"", lambda m: None])
 def test_a_reply_of_another_length_is_refused_without_a_ban(change):
     """It was not checked at all."""
-    expect(lambda: SIDE.finish(change(REPLY)), PairReason.MALFORMED_MESSAGE, ban=False)
+    expect(lambda: SIDE.finish(change(REPLY)), Reason.MALFORMED_MESSAGE, ban=False)
 
 
 def test_a_reply_to_another_message_is_caught():
     """Masks are bound to the message they answer."""
-    expect(lambda: receiver().finish(REPLY), PairReason.VOLE_CHECK, ban=True)
+    expect(lambda: receiver().finish(REPLY), Reason.VOLE_CHECK, ban=True)
 
 
 def test_a_message_that_fails_the_extension_is_not_answered():
     """The check comes first."""
     changed = bytearray(SIDE.message)
     changed[100] ^= 1
-    expect(lambda: send(SENDER, INPUTS, bytes(changed), **CONTEXT), PairReason.OT_EXTENSION_CHECK, ban=True)
+    expect(lambda: send(SENDER, INPUTS, bytes(changed), **CONTEXT), Reason.OT_EXTENSION_CHECK, ban=True)

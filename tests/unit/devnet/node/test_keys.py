@@ -8,9 +8,8 @@ import json
 import pytest
 from attrs import evolve
 
-from dan_async.config import Threshold
 from dan_async.crypto.curve import base_multiply, encode
-from dan_async.devnet.mpc.key_share import KeyShare
+from dan_async.devnet.mpc.dkg import KeyShare
 from dan_async.devnet.node.keys import EphemeralRegistry, KeyRecord, KeyRing
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.devnet.share_store import MemoryShareStore, ShareStoreError
@@ -27,7 +26,8 @@ PARTICIPANTS = ("0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF", "0x7E5F4552091A691
 def record():
     share = KeyShare(
         index=1,
-        threshold=Threshold(2, 2),
+        t=2,
+        n=2,
         secret_share=123456789123456789,
         public_key=POINT,
         public_shares=(encode(base_multiply(123456789123456789)), POINT),

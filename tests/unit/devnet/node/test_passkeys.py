@@ -13,7 +13,7 @@ from attrs import evolve
 from dan_async._json import dump
 from dan_async.devnet.context import NodeIdentity, Workers
 from dan_async.devnet.node import passkeys as passkeys_module
-from dan_async.devnet.node.changes import PasskeyService
+from dan_async.devnet.node.changes import OwnerChanges
 from dan_async.devnet.node.keys import KeyRing
 from dan_async.devnet.node.passkeys import PasskeyRecord, PasskeyRegistry, check_assertion
 from dan_async.devnet.node.requests import NonceStore
@@ -55,8 +55,15 @@ class Bench:
         self.store = MemoryShareStore()
         self.registry = PasskeyRegistry(self.store, **options)
         context = node_context(identity=IDENTITY, workers=workers, store=self.store)
-        self.nonces = NonceStore(context, KeyRing(self.store))
-        self.service = PasskeyService(context=context, registry=self.registry, nonces=self.nonces)
+        ring = KeyRing(self.store)
+        self.nonces = NonceStore(context, ring)
+        self.service = OwnerChanges(
+            context=context,
+            ring=ring,
+            nonces=self.nonces,
+            passkeys=self.registry,
+            on_revoked=lambda _key_id, _eph_id: None,
+        )
 
     async def request(self, device: Authenticator, request_id: RequestId = REQUEST_ID) -> KeygenParams:
         """Make the request that registers a passkey, with a nonce of the node."""

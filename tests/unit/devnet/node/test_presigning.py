@@ -9,12 +9,12 @@ import pytest
 from dan_async.devnet.mpc.aborts import ProtocolStateError
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature
 from dan_async.devnet.node.rpc import RefusalError
-from dan_async.devnet.node.signing import PresignatureOwner, PresignatureStock, StockedPresignature
+from dan_async.devnet.node.signing import PresignatureStock, StockedPresignature
 from dan_async.errors import NodeCode
 from tests.helpers import ManualClock
 
-OWNER = PresignatureOwner("aa" * 32, "eph")
-OTHER = PresignatureOwner("aa" * 32, "other")
+OWNER = ("aa" * 32, "eph")
+OTHER = ("aa" * 32, "other")
 SIGNERS = ("0xA", "0xB")
 NUMBERS = itertools.count(1)
 
@@ -124,7 +124,7 @@ def test_so_many_are_made_at_a_time(stock, clock):
 def test_discarding_is_for_one_ephemeral_key(stock, clock):
     """What is thrown away can sign no more."""
     mine, others = put(stock, clock), put(stock, clock, owner=OTHER)
-    stock.discard(OWNER.key_id, OWNER.eph_id)
+    stock.discard(*OWNER)
     assert code_of(find, stock, mine) == NodeCode.PRESIGNATURE_UNKNOWN
     with pytest.raises(ProtocolStateError):
         mine.presignature.sign(bytes(32))

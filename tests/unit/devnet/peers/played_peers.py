@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 from dan_async.devnet.context import NodeIdentity
-from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
+from dan_async.devnet.peers.sessions import AbortNotice, Kind, PeerMessage
 
 __all__ = ["IDENTITIES", "OPERATORS", "Links"]
 

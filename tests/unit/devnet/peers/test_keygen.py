@@ -10,14 +10,11 @@ import pytest
 
 from dan_async.config import Threshold
 from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
-from dan_async.devnet.mpc.dkg import DkgParty
-from dan_async.devnet.mpc.dkg_messages import Session
-from dan_async.devnet.mpc.evidence import CommitmentBook, sign_commitment
+from dan_async.devnet.mpc.dkg import CommitmentBook, DkgParty, Session, sign_commitment
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.node.rpc import RefusalError, refusing
 from dan_async.devnet.peers.keygen import KeygenSession
-from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peers.sessions import PeerSessions
+from dan_async.devnet.peers.sessions import AbortNotice, Kind, PeerMessage, PeerSessions
 from dan_async.errors import NodeCode
 from tests.unit.devnet.node_context import node_context
 
@@ -61,16 +58,7 @@ class Bench:
         self.peer_sessions = PeerSessions(self.links, early_s=5, early_bytes=100_000)
         limits = NodeLimits(round_s=round_s)
         self.context = node_context(identity=IDENTITIES[0], workers=workers, limits=limits)
-        self.peers = {
-            OPERATORS[i]: DkgParty(
-                session_id=SESSION,
-                index=i + 1,
-                threshold=THRESHOLD,
-                identities=OPERATORS,
-                sign=IDENTITIES[i].sign,
-            )
-            for i in (1, 2)
-        }
+        self.peers = {OPERATORS[i]: DkgParty(AGREED, i + 1, IDENTITIES[i].sign) for i in (1, 2)}
 
     def start(self):
         self.session = KeygenSession(self.context, self.peer_sessions, AGREED, REQUEST)
@@ -240,9 +228,7 @@ async def test_silence_is_blamed_on_the_silent_only(workers):
 
 async def test_a_proof_of_equivocation_convinces(bench):
     """Also a node that has not seen both commitments itself, and whoever brings the proof."""
-    other = DkgParty(
-        session_id=SESSION, index=3, threshold=THRESHOLD, identities=OPERATORS, sign=IDENTITIES[2].sign
-    )
+    other = DkgParty(AGREED, 3, IDENTITIES[2].sign)
     bench.start()
     proof = b"\xe0" + join_parts((bench.signed(B), bench.signed(B, other)))
     bench.abort(A, complaint=proof)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dan_async.devnet.mpc.framing import join_parts, split_parts
-from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
+from dan_async.devnet.peers.sessions import AbortNotice, Kind, PeerMessage
 from dan_async.errors import ProtocolError
 
 SESSION = b"\x07" * 32

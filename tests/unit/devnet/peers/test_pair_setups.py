@@ -9,9 +9,8 @@ import pytest
 
 from dan_async.devnet.context import NodeLimits, Urgency, Workers
 from dan_async.devnet.mpc.pairwise_setup import PairSetup
-from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peers.pairs import BannedPairError, PairSetups, PairStore, UnreadyPairError
-from dan_async.devnet.peers.sessions import PeerSessions
+from dan_async.devnet.peers.presigning import BannedPairError, PairSetups, PairStore, UnreadyPairError
+from dan_async.devnet.peers.sessions import AbortNotice, Kind, PeerMessage, PeerSessions
 from dan_async.devnet.share_store import BanList, MemoryShareStore
 from tests.unit.devnet.mpc.signing_group import dealt_pair
 from tests.unit.devnet.node_context import node_context
@@ -180,7 +179,7 @@ async def test_a_peer_that_has_another_set_up_gets_a_new_one(make, told):
     bench.status(theirs.setup_id)
     state = await waiting
     assert state.setup_id == theirs.setup_id != old.setup_id
-    assert not state.banned
+    assert not state.ban.is_set
 
 
 async def test_what_a_peer_said_before_its_link_broke_is_forgotten(make):
@@ -269,7 +268,7 @@ async def test_a_broken_set_up_bans_nobody(make):
             bench.links.sent.remove((bench.peer, message))
     theirs = await bench.play(second)
     bench.status(theirs.setup_id)
-    assert not (await waiting).banned
+    assert not (await waiting).ban.is_set
 
 
 async def test_a_peer_that_gives_up_ends_the_set_up(make):
@@ -365,7 +364,7 @@ async def test_a_banned_peer_is_refused_for_good(make, begins):
     assert bench.links.of(Kind.PAIR_SETUP) == []
     again = PairStore(bench.disk, bench.bans)
     again.load()
-    assert again.get(bench.peer).banned
+    assert again.get(bench.peer).ban.is_set
 
 
 async def test_a_ban_that_the_disk_does_not_take_holds_and_is_stored_later(make, monkeypatch):

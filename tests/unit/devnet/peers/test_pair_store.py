@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from dan_async.devnet.node.keys import KeyRing
-from dan_async.devnet.peers.pairs import PairStore
+from dan_async.devnet.peers.presigning import PairStore
 from dan_async.devnet.share_store import BanList, DiskShareStore, MemoryShareStore, ShareStoreError
 from tests.helpers import no_byte_more
 from tests.unit.devnet.mpc.signing_group import dealt_pair
@@ -85,7 +85,7 @@ def test_a_key_ring_does_not_take_it_for_a_key(disk, bans):
         (lambda record: record.update(version=1), "of version 1, not 2"),
         (lambda record: record.pop("operator"), "operator is missing"),
         (lambda record: record["state"].pop("delta"), "delta is missing"),
-        (lambda record: record["state"].update(banned=False), "members that are not known"),
+        (lambda record: record["state"].update(banned=False), "members that this revision does not know"),
     ],
 )
 def test_a_record_that_cannot_be_read_is_an_error(disk, bans, change, problem):
@@ -147,9 +147,9 @@ def test_a_ban_survives_a_restart(node):
     state, _ = dealt_pair()
     node.store.put(PEER, state)
     node.store.ban(PEER)
-    assert state.banned
+    assert state.ban.is_set
     node.restart()
-    assert node.store.get(PEER).banned
+    assert node.store.get(PEER).ban.is_set
     assert node.store.is_banned(PEER)
 
 
@@ -158,13 +158,13 @@ def test_a_ban_covers_all_set_ups(node):
     earlier, current, later = (dealt_pair()[0] for _ in range(3))
     node.store.put(PEER, earlier)
     node.store.put(PEER, current)
-    current.banned = True  # as a check does that fails in the middle of a signature
-    assert earlier.banned
+    current.ban.is_set = True  # as a check does that fails in the middle of a signature
+    assert earlier.ban.is_set
     assert node.store.is_banned(PEER)
     node.store.ban(PEER)
     node.restart()
     node.store.put(PEER, later)
-    assert later.banned
+    assert later.ban.is_set
 
 
 def test_restoring_or_deleting_a_set_up_does_not_lift_the_ban(node, tmp_path):
@@ -176,7 +176,7 @@ def test_restoring_or_deleting_a_set_up_does_not_lift_the_ban(node, tmp_path):
     shutil.rmtree(tmp_path / "records")
     shutil.copytree(backup, tmp_path / "records")
     node.start()
-    assert node.store.get(PEER).banned
+    assert node.store.get(PEER).ban.is_set
     node.disk.close()
     shutil.rmtree(tmp_path / "records")
     node.start()
@@ -220,7 +220,7 @@ def test_a_ban_that_cannot_be_stored_holds(node, monkeypatch):
     monkeypatch.setattr(os, "open", out_of_space)
     with pytest.raises(OSError, match="No space"):
         node.store.ban(PEER)
-    assert state.banned
+    assert state.ban.is_set
     assert node.store.is_banned(PEER)
     monkeypatch.undo()
     assert node.place.read_bytes()

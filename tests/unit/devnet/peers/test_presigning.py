@@ -13,10 +13,14 @@ from dan_async.devnet.faults.in_force import NodeFaults
 from dan_async.devnet.faults.kinds import CrashInSigning, NodeCrashed
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
 from dan_async.devnet.node.rpc import RefusalError, refusing
-from dan_async.devnet.peers.messages import AbortNotice, Kind, PeerMessage
-from dan_async.devnet.peers.pairs import PairSetups, PairStore, UnreadyPairError
-from dan_async.devnet.peers.presigning import PresignJob, PresignSessions
-from dan_async.devnet.peers.sessions import PeerSessions
+from dan_async.devnet.peers.presigning import (
+    PairSetups,
+    PairStore,
+    PresignJob,
+    PresignSessions,
+    UnreadyPairError,
+)
+from dan_async.devnet.peers.sessions import AbortNotice, Kind, PeerMessage, PeerSessions
 from dan_async.devnet.share_store import BanList, MemoryShareStore
 from dan_async.errors import NodeCode
 from tests.helpers import assert_runs_under
@@ -247,7 +251,7 @@ async def test_a_malformed_message_names_its_sender_and_bans_nobody(bench):
     refusal = await bench.refusal()
     assert refusal.data == {"culprits": [A]}
     assert "malformed" in refusal.message
-    assert not bench.stored(A).banned
+    assert not bench.stored(A).ban.is_set
 
 
 def spoilt(message):
@@ -263,7 +267,7 @@ async def test_a_failed_check_bans_before_anybody_hears_of_it(bench):
 
     def watch(peer, frame):
         if PeerMessage.decode(frame).kind is Kind.ABORT:
-            seen.append(bench.stored(A).banned)
+            seen.append(bench.stored(A).ban.is_set)
         return send(peer, frame)
 
     bench.links.send = watch
@@ -272,7 +276,7 @@ async def test_a_failed_check_bans_before_anybody_hears_of_it(bench):
     refusal = await bench.refusal()
     assert refusal.data == {"culprits": [A]}
     assert seen == [True, True]
-    assert not bench.stored(B).banned
+    assert not bench.stored(B).ban.is_set
     bench.start(b"\x0c" * 32)
     again = await bench.refusal()
     assert again.data == {"culprits": [A]}
@@ -285,11 +289,11 @@ async def test_a_ban_is_kept_although_the_node_is_stopping(bench):
     await bench.mine(2)
     bench.say(A, spoilt(multiplies[2][1]), round_=2)
     bench.say(B, multiplies[3][1], round_=2)
-    while not bench.running.done() and not bench.store.get(A).banned:
+    while not bench.running.done() and not bench.store.get(A).ban.is_set:
         await asyncio.sleep(0)
     bench.running.cancel()
     await asyncio.wait([bench.running])
-    assert bench.stored(A).banned
+    assert bench.stored(A).ban.is_set
 
 
 async def test_another_set_up_is_named_and_bans_nobody(bench):
@@ -301,7 +305,7 @@ async def test_another_set_up_is_named_and_bans_nobody(bench):
     bench.say(B, bench.peers[3].commit()[1], round_=1)
     refusal = await bench.refusal()
     assert refusal.data == {"culprits": [A]}
-    assert not bench.stored(A).banned
+    assert not bench.stored(A).ban.is_set
     asked = len(bench.links.of(Kind.PAIR_STATUS, A))
     waiting = asyncio.create_task(bench.setups.ready(A))
     await asyncio.sleep(0.01)

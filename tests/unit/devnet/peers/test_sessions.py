@@ -7,10 +7,11 @@ import time
 
 import pytest
 
-from dan_async.devnet.peers.messages import Kind, PeerMessage
 from dan_async.devnet.peers.sessions import (
     ConflictingMessageError,
+    Kind,
     PeerAbortError,
+    PeerMessage,
     PeerSessions,
     SilentPeersError,
 )
