@@ -28,8 +28,6 @@ from dan_async.user_operation import (
 
 Operation = TypeVar("Operation", bound=UserOperationV06 | UserOperationV07 | PackedUserOperation)
 
-_SIGNATURE_LENGTH = 65
-
 
 class MessageSigner(Protocol):
     """The part of ``DanClient`` that signing needs."""
@@ -109,7 +107,7 @@ async def sign_user_operation(
     signature = await client.sign_message(
         message, info, request_type="accountAbstractionTx", timeout=timeout, **named
     )
-    return evolve(user_op, signature=from_hex(signature, field="signature", length=_SIGNATURE_LENGTH))
+    return evolve(user_op, signature=from_hex(signature, field="signature", length=65))
 
 
 @runtime_checkable
@@ -247,7 +245,7 @@ class WalletSigner:
         digest = user_operation_hash(
             operation, entry_point=entry_point, chain_id=chain_id, version=operation.version
         )
-        return from_hex(await self._wallet.sign_message(digest), field="signature", length=_SIGNATURE_LENGTH)
+        return from_hex(await self._wallet.sign_message(digest), field="signature", length=65)
 
     def __repr__(self) -> str:
         return f"WalletSigner({self.address!r})"
