@@ -50,7 +50,7 @@ class AccountKind(Protocol):
     """
     A kind of smart account. Write your own for an account that is not among these.
 
-    A class derived from this one has the last three methods, as they are for most accounts.
+    A class derived from this one inherits the last three methods, which fit most accounts.
     """
 
     @property

@@ -147,7 +147,7 @@ _POLL_S = 0.25
 
 
 async def pause(deadline: Deadline, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> bool:
-    """Return True after a moment, when to look at the chain again, or False at once if no time is left for it."""
+    """Wait a moment before the next look at the chain; return False at once if no time is left for it."""
     left = deadline.remaining()
     if left is not None and left <= _POLL_S:
         return False

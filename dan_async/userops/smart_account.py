@@ -768,8 +768,7 @@ async def create_smart_account_client(
     """
     if sum(one is not None for one in (paymaster_url, biconomy_paymaster_api_key, paymaster)) > 1:
         raise InvalidFieldError(
-            "paymaster_url",
-            "excludes biconomy_paymaster_api_key and paymaster: give one of the three",
+            "paymaster_url", "excludes biconomy_paymaster_api_key and paymaster: give one of the three"
         )
     kind = account or (BiconomyV2() if biconomy_paymaster_api_key is not None else SimpleAccount())
     if getattr(kind, "version", None) not in ENTRY_POINTS or not callable(getattr(kind, "nonce_key", None)):
