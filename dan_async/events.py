@@ -47,6 +47,9 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: A wallet that signs in less was not waited for: a key in this process.
+AT_ONCE_S = 0.001
+
 _WORD = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -267,10 +270,12 @@ class WalletAnswered(Event):
     The wallet has signed, or failed to.
 
     Args:
+        is_interactive: Whether a person saw a prompt.
         elapsed_s: Seconds that it took.
         error: The class of the error, if it failed.
     """
 
+    is_interactive: bool
     elapsed_s: float
     error: str | None = None
 
@@ -360,7 +365,8 @@ class EventHub:
     __slots__ = ("_broken", "listeners", "wants_all_attempts")
 
     listeners: tuple[OnEvent, ...]
-    #: False if none of them wants to hear of attempts that begin, or that succeed at once, which are most of all events.
+    #: False if none of them wants to hear of what goes well at once, which is most of all events: attempts that begin, or
+    #: succeed the first time, and wallets that ask nobody and sign within ``AT_ONCE_S``.
     wants_all_attempts: bool
 
     def __init__(self, on_event: OnEvent | None = None) -> None:
@@ -447,12 +453,14 @@ def operation(
 
 @contextmanager
 def wallet_turn(events: EventHub, request_id: RequestId, is_interactive: bool) -> Iterator[None]:  # noqa: FBT001 - reads as a statement
-    """Emit that the owner's wallet is asked, and that it has answered."""
+    """Emit that the owner's wallet is asked, and that it has answered; of one that signs at once only if asked for."""
     if not events.listeners:
         yield
         return
     started = time.monotonic()
-    events.emit(WalletAsked(request_id=request_id, is_interactive=is_interactive))
+    is_wanted = is_interactive or events.wants_all_attempts
+    if is_wanted:
+        events.emit(WalletAsked(request_id=request_id, is_interactive=is_interactive))
     failure: str | None = None
     try:
         yield
@@ -460,9 +468,16 @@ def wallet_turn(events: EventHub, request_id: RequestId, is_interactive: bool) -
         failure = type(error).__name__
         raise
     finally:
-        events.emit(
-            WalletAnswered(request_id=request_id, elapsed_s=time.monotonic() - started, error=failure)
-        )
+        elapsed_s = time.monotonic() - started
+        if is_wanted or failure is not None or elapsed_s >= AT_ONCE_S:
+            events.emit(
+                WalletAnswered(
+                    request_id=request_id,
+                    is_interactive=is_interactive,
+                    elapsed_s=elapsed_s,
+                    error=failure,
+                )
+            )
 
 
 @define(eq=False)

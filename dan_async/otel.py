@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from dan_async._values import check_bool
 from dan_async._version import __version__
 from dan_async.errors import require_extra
 from dan_async.events import (
+    AT_ONCE_S,
     AttemptAbandoned,
     AttemptFailed,
     AttemptSucceeded,
@@ -29,7 +30,6 @@ from dan_async.events import (
     RetryScheduled,
     Verdict,
     WalletAnswered,
-    WalletAsked,
 )
 from dan_async.types import RequestId
 
@@ -45,7 +45,7 @@ _SCOPE = "dan_async"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 #: Measurements that may wait until metrics are read.
-_MOST_LATER = 64
+_MOST_LATER = 256
 
 _OUTCOMES = {AttemptSucceeded: "answered", AttemptFailed: "failed", AttemptAbandoned: "abandoned"}
 
@@ -94,6 +94,7 @@ class OpenTelemetryObserver:
         self._operation_s = seconds("dan.client.operation.duration", "Operations, from call to result")
         self._attempt_s = seconds("dan.client.attempt.duration", "Attempts at one node or gateway")
         self._wallet_s = seconds("dan.client.wallet.duration", "Time that owners' wallets took")
+        self._histograms = (self._operation_s, self._attempt_s, self._wallet_s)
         self._active = meter.create_up_down_counter(
             "dan.client.operations.active", unit="{operation}", description="Operations under way"
         )
@@ -115,16 +116,13 @@ class OpenTelemetryObserver:
         self._spans: dict[RequestId | None, tuple[Span, Any, Any]] = {}
         self._own_spans: set[Span] = set()
         self._first_ids: dict[RequestId, RequestId] = {}  # by the ids of restarts
-        self._prompts: dict[RequestId | None, bool] = {}  # of wallets under way: whether a person is asked
-        #: Measurements that wait until metrics are read, each with its context: together they cost half as much.
-        self._later: deque[tuple[Callable[..., None], float, dict[str, Any], Any]] = deque()
+        #: Measurements that wait until metrics are read, each with its context: together they cost a third.
+        self._later: deque[tuple[Any, float, dict[str, str], Any]] = deque()
         # An instrument that never has a value: whoever reads metrics, in whatever thread, asks it first.
         flush = _called(weakref.WeakMethod(self._write_measurements))
         meter.create_observable_gauge(f"dan.client.unwritten.{id(self):x}", callbacks=[flush])
-        #: An operation that began and ended is no change of those under way.
-        self._change: Counter[tuple[str, str]] = Counter()
         #: Of each operation under way the winning verdict, for its span.
-        self._won: dict[RequestId | None, dict[str, Any]] = {}
+        self._won: dict[RequestId, Verdict] = {}
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             OperationStarted: self._on_operation_started,
             OperationFinished: self._on_operation_finished,
@@ -135,7 +133,6 @@ class OpenTelemetryObserver:
             RetryScheduled: self._on_retry,
             NodeDown: self._on_node_change,
             NodeUp: self._on_node_change,
-            WalletAsked: self._on_wallet_asked,
             WalletAnswered: self._on_wallet_answered,
             Verdict: self._on_verdict,
         }
@@ -146,43 +143,47 @@ class OpenTelemetryObserver:
         if handler is not None:
             handler(event)
 
-    def _measure(self, write: Callable[..., None], value: float, labels: dict[str, Any]) -> None:
-        self._later.append((write, value, labels, self._context.get_current()))
+    def _measure(self, instrument: Any, value: float, labels: dict[str, str], context: Any) -> None:
+        self._later.append((instrument, value, labels, context))
         if len(self._later) >= _MOST_LATER:
             self._write_measurements()
 
     def _write_measurements(self) -> None:
+        """Write what waits. Counts are summed up before: an operation that came and went is no change of those under way."""
+        counts: dict[tuple[Any, tuple[str, ...]], tuple[float, dict[str, str], Any]] = {}
         with suppress(IndexError):  # of two threads, each writes what it takes
             while True:
-                write, value, labels, context = self._later.popleft()
-                write(value, labels, context)
-
-    def _write_change(self) -> None:
-        changed, self._change = self._change, Counter()
-        for (operation, network), change in changed.items():
-            if change:
-                self._active.add(change, {"dan.operation": operation, "dan.network": network})
+                instrument, value, labels, context = self._later.popleft()
+                if instrument in self._histograms:
+                    instrument.record(value, labels, context)
+                else:
+                    counted = instrument, tuple(labels.values())
+                    before = counts[counted][0] if counted in counts else 0
+                    counts[counted] = before + value, labels, context
+        for (instrument, _), (value, labels, context) in counts.items():
+            if value:
+                instrument.add(value, labels, context)
 
     # --- operations ---------------------------------------------------------------------------------------------------
 
     def _on_operation_started(self, event: OperationStarted) -> None:
         labels = {"dan.operation": event.operation, "dan.network": event.network}
-        self._change[event.operation, event.network] += 1
+        context = self._context.get_current()
         if event.request_id is not None:
-            span = self._tracer.start_span(
-                f"dan {event.operation}", attributes=labels | {"dan.request_id": event.request_id}
-            )
+            attributes = labels | {"dan.request_id": event.request_id}
+            span = self._tracer.start_span(f"dan {event.operation}", context, attributes=attributes)
             # Both events come in the task that runs the operation. In between this span is the current one, also for spans
             # that the wallet and the transport make themselves.
-            context = self._trace.set_span_in_context(span)
+            context = self._trace.set_span_in_context(span, context)
             self._spans[event.request_id] = (span, context, self._context.attach(context))
             self._own_spans.add(span)
+        self._measure(self._active, 1, labels, context)
 
     def _on_operation_finished(self, event: OperationFinished) -> None:
         labels = {"dan.operation": event.operation, "dan.network": event.network}
-        self._change[event.operation, event.network] -= 1
-        self._measure(self._operation_s.record, event.elapsed_s, labels | _error(event.error))
-        self._write_change()
+        context = self._context.get_current()
+        self._measure(self._active, -1, labels, context)
+        self._measure(self._operation_s, event.elapsed_s, labels | _error(event.error), context)
         if event.request_id is None:
             return
         for new_id in [new for new, first in self._first_ids.items() if first == event.request_id]:
@@ -191,12 +192,13 @@ class OpenTelemetryObserver:
         if span is not None:
             self._own_spans.discard(span)
             self._context.detach(token)
-            more = self._won.pop(event.request_id, {})
+            verdict = self._won.pop(event.request_id, None)
+            more = {} if verdict is None else _counted(verdict)
             if event.error is not None:
-                more |= {"dan.code": event.code, "dan.phase": event.phase} | _error(event.error)
+                more |= _known({"dan.code": event.code, "dan.phase": event.phase}) | _error(event.error)
                 self._fail(span, event.error)
             if more:
-                span.set_attributes(_known(more))
+                span.set_attributes(more)
             span.end()
 
     def _on_operation_restarted(self, event: OperationRestarted) -> None:
@@ -210,21 +212,13 @@ class OpenTelemetryObserver:
         self._note(event, "restart", attributes | {"dan.excluded": event.excluded})
 
     def _on_verdict(self, event: Verdict) -> None:
-        won = "won" if event.is_won else "lost"
-        self._measure(self._verdicts.add, 1, {"dan.operation": event.operation, "dan.verdict": won})
-        attributes = {
-            "dan.verdict": won,
-            "dan.agreed": event.agreed,
-            "dan.threshold": event.threshold,
-            "dan.parties": event.parties,
-            "dan.failed": event.failed or None,
-            "dan.key_id": event.key_id,
-        }
+        labels = {"dan.operation": event.operation, "dan.verdict": "won" if event.is_won else "lost"}
+        self._measure(self._verdicts, 1, labels, self._context.get_current())
         first = self._first_id(event.request_id)
         if not event.is_won:
-            self._note(event, "verdict", _known(attributes))
-        elif first in self._spans:
-            self._won[first] = attributes
+            self._note(event, "verdict", _counted(event))
+        elif first is not None and first in self._spans:
+            self._won[first] = event
 
     # --- attempts -----------------------------------------------------------------------------------------------------
 
@@ -241,7 +235,7 @@ class OpenTelemetryObserver:
         if isinstance(event, AttemptFailed):
             error = labels["error.type"] = event.error
             attributes |= {"dan.code": event.code, "dan.phase": event.phase}
-        self._measure(self._attempt_s.record, event.elapsed_s, labels)
+        self._measure(self._attempt_s, event.elapsed_s, labels, self._context.get_current())
         kind = self._trace.SpanKind.CLIENT
         self._add_span(event.method, event, labels | _known(attributes), error, kind)
 
@@ -256,18 +250,13 @@ class OpenTelemetryObserver:
     def _on_node_change(self, event: NodeDown | NodeUp) -> None:
         self._nodes_down.add(1 if isinstance(event, NodeDown) else -1, {"dan.node": event.node})
 
-    def _on_wallet_asked(self, event: WalletAsked) -> None:
-        self._prompts[event.request_id] = event.is_interactive
-        if event.is_interactive:
-            self._write_change()  # this may take a while
-
     def _on_wallet_answered(self, event: WalletAnswered) -> None:
-        is_interactive = self._prompts.pop(event.request_id, None)
-        if not (is_interactive or event.error or self.wants_all_attempts or event.elapsed_s >= _BUCKETS[0]):
-            return  # a key in this process: nobody was waited for
+        is_routine = not event.is_interactive and event.error is None and event.elapsed_s < AT_ONCE_S
+        if is_routine and not self.wants_all_attempts:
+            return
         labels = _error(event.error)
-        self._measure(self._wallet_s.record, event.elapsed_s, labels)
-        attributes = labels | _known({"dan.interactive": is_interactive})
+        self._measure(self._wallet_s, event.elapsed_s, labels, self._context.get_current())
+        attributes = labels | {"dan.interactive": event.is_interactive}
         self._add_span("dan wallet", event, attributes, event.error, self._trace.SpanKind.INTERNAL)
 
     # --- spans --------------------------------------------------------------------------------------------------------
@@ -315,6 +304,19 @@ def _called(method: weakref.WeakMethod[Callable[[], None]]) -> Callable[[Any], t
         return ()
 
     return call
+
+
+def _counted(event: Verdict) -> dict[str, Any]:
+    return _known(
+        {
+            "dan.verdict": "won" if event.is_won else "lost",
+            "dan.agreed": event.agreed,
+            "dan.threshold": event.threshold,
+            "dan.parties": event.parties,
+            "dan.failed": event.failed or None,
+            "dan.key_id": event.key_id,
+        }
+    )
 
 
 def _error(name: str | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Tools shared by the tests.
 - ``CuttableProxy``: a TCP proxy that cuts, stalls or trickles on command.
 - ``ManualClock``: time that moves only when told to.
 - ``run_in_virtual_time``: a whole event loop on such a clock.
+- ``loop_in_a_thread``: a running event loop for tests that are not asynchronous.
 - ``assert_runs_under``: bounds how long a block takes.
 - ``no_leaks``: no task and no socket is left that was not there before.
 - ``stall_detector``: nothing holds the event loop.
@@ -25,7 +26,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 from unittest import mock
 
 T = TypeVar("T")
@@ -48,6 +49,23 @@ class ManualClock:
         """Stand in for ``asyncio.sleep``: the time passes at once."""
         self.advance(seconds)
         await asyncio.sleep(0)
+
+
+Do: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
+
+
+@contextlib.contextmanager
+def loop_in_a_thread(*, limit_s: float = 30) -> Iterator[Do]:
+    """Run an event loop in a thread of its own; yields a function that runs something there, and waits for its end."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield lambda work: asyncio.run_coroutine_threadsafe(work, loop).result(limit_s)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(20)
+        loop.close()
 
 
 def run_in_virtual_time(work: Callable[[ManualClock], Coroutine[Any, Any, T]]) -> T:

@@ -7,7 +7,7 @@ import errno
 import json
 import secrets
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from attrs import asdict
 
-from dan_async.cli.options import DEVNET_CHAIN_ID, check_threshold, whole_number, write_new
+from dan_async.cli.options import (
+    DEVNET_CHAIN_ID,
+    AddressesJsonOption,
+    NewOwnerKeyOption,
+    NodesOption,
+    PortOption,
+    StorageOption,
+    UsualThresholdOption,
+    WriteOption,
+    check_threshold,
+    write_new,
+)
 from dan_async.cli.screen import Stopped, log_lines, mask_keys, note, progress, result, run_until_signal
-from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.errors import ConfigurationError, DanError
 from dan_async.network_file import NetworkFile
 
@@ -36,53 +46,16 @@ _LOOK_EVERY_S = 0.5
 
 def devnet(
     *,
-    nodes: Annotated[
-        int,
-        typer.Option(
-            parser=whole_number(2, MAX_PARTIES), metavar="N", help="How many nodes to run, 2 to 20."
-        ),
-    ] = 5,
-    threshold: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole_number(2, MAX_PARTIES),
-            metavar="T",
-            help="How many of them must sign together unless a client says otherwise, 2 to N; a majority by default.",
-        ),
-    ] = None,
+    nodes: NodesOption = 5,
+    threshold: UsualThresholdOption = None,
     processes: Annotated[
         bool,
         typer.Option("--processes", help="Give each node a process of its own instead of sharing this one."),
     ] = False,
-    storage: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Keep identities and shares in this folder, so that a later run still has them; in memory by default.",
-        ),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole_number(1, 65_535 - MAX_PARTIES),
-            metavar="PORT",
-            help="The gateway's port; the nodes' follow. Free ones by default, or with --storage those of the previous run.",
-        ),
-    ] = None,
-    write: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write a network file of the nodes when all listen, for --network FILE; it is replaced.",
-        ),
-    ] = None,
-    owner_key: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write a new private key to FILE, unless it is there, for --private-key-file FILE. For tests only.",
-        ),
-    ] = None,
+    storage: StorageOption = None,
+    port: PortOption = None,
+    write: WriteOption = None,
+    owner_key: NewOwnerKeyOption = None,
     fault: Annotated[
         list[str] | None,
         typer.Option(
@@ -104,14 +77,7 @@ def devnet(
             "repeatable. All others are refused.",
         ),
     ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print one JSON object on one line when all listen: threshold, parties, nodes (url and operator of "
-            "each) and gateway.",
-        ),
-    ] = False,
+    as_json: AddressesJsonOption = False,
 ) -> None:
     """
     Run a DAN network on loopback until Ctrl-C, and print a command that makes a session key on it.
@@ -124,25 +90,22 @@ def devnet(
     if storage is not None and storage.exists() and not storage.is_dir():
         raise ConfigurationError(f"--storage: {mask_keys(str(storage))} is not a folder")
     faults = _read_faults(fault or (), agreed.n)
+    from dan_async.devnet.cluster import Devnet
     from dan_async.devnet.listening import check_origins
 
     origins = check_origins("--allow-origin", allow_origin or ())
-    if owner_key is not None and not owner_key.exists():
-        write_new(owner_key, f"0x{secrets.token_hex(32)}\n", what="--owner-key: the key")
-    tell = partial(announce, write=write, owner_key=owner_key, as_json=as_json)
-    with log_lines(held_back=False), suppress(Stopped):
-        run_until_signal(
-            serve(
-                agreed,
-                tell,
-                processes=processes,
-                storage=storage,
-                port=port,
-                faults=faults,
-                allow_origins=origins,
-            )
-        )
-    note("stopped")
+    net = Devnet(
+        agreed.t,
+        agreed.n,
+        processes=processes,
+        storage=storage,
+        port=port,
+        faults=faults,
+        allow_origins=origins,
+    )
+    run_until_stopped(
+        net, None, storage=storage, port=port, write=write, owner_key=owner_key, as_json=as_json
+    )
 
 
 def _read_faults(texts: Sequence[str], nodes: int) -> dict[int, list[Fault]]:
@@ -166,37 +129,41 @@ def _read_faults(texts: Sequence[str], nodes: int) -> dict[int, list[Fault]]:
     return faults
 
 
-async def serve(
-    threshold: Threshold,
-    tell: Callable[[Devnet, LocalChain | None], None],
+def run_until_stopped(
+    net: Devnet,
+    chain: LocalChain | None,
     *,
-    processes: bool,
     storage: Path | None,
     port: int | None,
-    faults: Mapping[int, list[Fault]],
-    allow_origins: Sequence[str],
-    chain: LocalChain | None = None,
+    write: Path | None,
+    owner_key: Path | None,
+    as_json: bool,
 ) -> None:
-    """Run a devnet, and a chain beside it, until cancelled."""
-    from dan_async.devnet.cluster import Devnet
+    """Run a devnet, and a chain beside it, until a signal; the owner's key is written before, unless it is there."""
+    if owner_key is not None and not owner_key.exists():
+        write_new(owner_key, f"0x{secrets.token_hex(32)}\n", what="--owner-key: the key")
+    tell = partial(_announce, net, chain, write=write, owner_key=owner_key, as_json=as_json)
+    with log_lines(held_back=False), suppress(Stopped):
+        run_until_signal(_serve(net, chain, tell, storage=storage, port=port))
+    note("stopped")
 
-    net = Devnet(
-        threshold.t,
-        threshold.n,
-        processes=processes,
-        storage=storage,
-        port=port,
-        faults=faults,
-        allow_origins=allow_origins,
-    )
+
+async def _serve(
+    net: Devnet,
+    chain: LocalChain | None,
+    tell: Callable[[], None],
+    *,
+    storage: Path | None,
+    port: int | None,
+) -> None:
     try:
-        with progress(f"Starting {threshold.n} nodes …"):
+        with progress(f"Starting {net.threshold.n} nodes …"):
             await _start(net, storage, port)
         if chain is not None:
             with progress("Starting Anvil and Alto …"):
                 await chain.start()
-        tell(net, chain)
-        running = [True] * threshold.n
+        tell()
+        running = [True] * net.threshold.n
         ended: tuple[str, ...] = ()
         while True:  # until it is cancelled
             await asyncio.sleep(_LOOK_EVERY_S)
@@ -234,7 +201,7 @@ async def _start(net: Devnet, storage: Path | None, port: int | None) -> None:
         ) from error
 
 
-def announce(
+def _announce(
     net: Devnet, chain: LocalChain | None, *, write: Path | None, owner_key: Path | None, as_json: bool
 ) -> None:
     """Print the addresses and a command to begin with, when all listen; with *write*, write the network file."""

@@ -606,6 +606,65 @@ RevealOption: TypeAlias = Annotated[
     bool, typer.Option("--reveal", help="Show ephemeral private keys where they would be masked.")
 ]
 
+NodesOption: TypeAlias = Annotated[
+    int,
+    typer.Option(parser=whole_number(2, MAX_PARTIES), metavar="N", help="How many nodes to run, 2 to 20."),
+]
+
+UsualThresholdOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        "--threshold",
+        parser=whole_number(2, MAX_PARTIES),
+        metavar="T",
+        help="How many of them must sign together unless a client says otherwise, 2 to N; a majority by default.",
+    ),
+]
+
+StorageOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Keep identities, shares and the chain's state in this folder, so that a later run still has them; in memory "
+        "by default.",
+    ),
+]
+
+PortOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        parser=whole_number(1, 65_535 - MAX_PARTIES - 2),
+        metavar="PORT",
+        help="The gateway's port; the nodes' follow, then those of Anvil and Alto. Free ones by default, or with "
+        "--storage those of the previous run.",
+    ),
+]
+
+WriteOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Write a network file when all listen, for --network FILE; it is replaced."
+    ),
+]
+
+NewOwnerKeyOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--owner-key",
+        metavar="FILE",
+        help="Write a new private key to FILE, unless it is there, for --private-key-file FILE. For tests only.",
+    ),
+]
+
+AddressesJsonOption: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print one JSON object on one line when all listen: threshold, parties, nodes (url and operator of each), "
+        "gateway, and the chain if there is one.",
+    ),
+]
+
 
 def read_permissions(option: str | None) -> str | None:
     """Return the JSON text of ``--permissions`` or of its ``@FILE``, unchanged: the nodes keep it letter for letter."""

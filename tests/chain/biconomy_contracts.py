@@ -20,7 +20,8 @@ import pytest
 from dan_async.crypto.abi import encode_arguments, encode_call
 from dan_async.user_operation import ENTRY_POINTS
 from dan_async.userops import BiconomyV2, SessionContracts
-from tests.chain.local_chain import LocalChain, first_created
+from dan_async.userops.account_kinds import first_created
+from tests.chain.local_chain import LocalChain
 
 HERE = Path(__file__).parent.parent / "biconomy"
 IMPLEMENTATION = "0x0000002512019Dafb59528B82CB92D3c5D2423aC"

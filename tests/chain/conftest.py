@@ -7,22 +7,21 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chain.biconomy_contracts import BiconomyContracts
-from tests.chain.local_chain import LocalChain, running_bundler, running_chain
+from tests.chain.local_chain import LocalChain, running_chain
 from tests.chain.nexus_contracts import NexusContracts
 
 
 @pytest.fixture(scope="session")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalChain]:
-    """A chain with the entry points."""
-    with running_chain(tmp_path_factory.mktemp("chain")) as running:
+def chain() -> Iterator[LocalChain]:
+    """A chain with the entry points, and SimpleAccount's factory where everybody expects it."""
+    with running_chain() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def bundler_url(chain: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def bundler_url(chain: LocalChain) -> str:
     """A bundler for the chain."""
-    with running_bundler(chain, tmp_path_factory.mktemp("bundler")) as url:
-        yield url
+    return chain.bundler_url
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ async def run_the_example(folder: Path, environment: dict[str, str]) -> None:
     chain = NetworkFile.read(folder / "dev.toml").chain
     assert chain is not None
     assert chain.rpc_url is not None
-    asked = local_chain.LocalChain(chain.rpc_url, is_empty=False)
+    asked = local_chain.LocalChain(chain.rpc_url)
     assert asked.balance("0x2B5AD5c4795c026514f8317c7a215E218DcCD6cF") == 10**15
 
 

@@ -89,7 +89,6 @@ async def test_the_well_known_factorys_address_is_worked_out(
     chain: LocalChain, bundler_url: str, version: EntryPointVersion
 ) -> None:
     """The factory that its own code puts at the well-known address names, and deploys to, the address worked out here."""
-    chain.put_well_known_factory(version)
     wallet, salt = LocalWallet(secrets.token_bytes(32)), secrets.randbits(64)
     async with await account_of(
         chain, bundler_url, version, signer=wallet, salt=salt, account=SimpleAccount(version)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
@@ -14,10 +13,10 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 from attrs import frozen
@@ -25,6 +24,7 @@ from attrs import frozen
 from dan_async.cli.__main__ import main
 from dan_async.cli.options import PRIVATE_KEY_VARIABLE
 from dan_async.devnet import Devnet
+from tests.helpers import Do, loop_in_a_thread
 
 
 @frozen
@@ -124,28 +124,16 @@ def nodes() -> Iterator[list[str]]:
     assert process.returncode == 0
 
 
-Do = Callable[[Coroutine[Any, Any, None]], None]
-
-
 @pytest.fixture
 def devnet_in_a_thread() -> Iterator[tuple[Devnet, Do]]:
     """Three nodes on an event loop of their own, and a function that runs something there, as stopping one."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-
-    def do(work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, loop).result(30)
-
-    net = Devnet(2, 3)
-    do(net.start())
-    try:
-        yield net, do
-    finally:
-        do(net.aclose())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(20)
-        loop.close()
+    with loop_in_a_thread() as do:
+        net = Devnet(2, 3)
+        do(net.start())
+        try:
+            yield net, do
+        finally:
+            do(net.aclose())
 
 
 @pytest.fixture(scope="module")

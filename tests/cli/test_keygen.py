@@ -23,7 +23,8 @@ import pytest
 from dan_async import DanSessionKeyPayload, LocalWallet
 from dan_async.cli.options import PRIVATE_KEY_VARIABLE
 from dan_async.devnet import Delay, Devnet
-from tests.cli.conftest import Do, Run, command
+from tests.cli.conftest import Run, command
+from tests.helpers import Do
 
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 ADDRESS = "0x2c7536E3605D9C16a7a3D7b1898e529396a65c23"

@@ -14,7 +14,8 @@ from dan_async.devnet import Devnet
 from dan_async.session import DanModuleInfo
 from dan_async.storage import FixedKeys, StoredSession, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
-from tests.cli.conftest import Do, Run, terminal
+from tests.cli.conftest import Run, terminal
+from tests.helpers import Do
 from tests.stored import ADA, BOB, active, pending
 
 KEY = StoreKey("k", b"\x07" * 32)

@@ -12,7 +12,7 @@ import pytest
 
 from dan_async import DanClient, DanSessionKeyPayload, LocalWallet
 from dan_async.devnet import Devnet
-from tests.chain.local_chain import LocalChain, running_bundler, running_chain
+from tests.chain.local_chain import LocalChain, running_chain
 from tests.unit.wallets.anvil import running_anvil
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -53,15 +53,13 @@ def anvil_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalChain]:
+def chain() -> Iterator[LocalChain]:
     """A chain with the entry points, and SimpleAccount's factory where everybody expects it."""
-    with running_chain(tmp_path_factory.mktemp("chain")) as running:
-        running.put_well_known_factory("v0.7.0")
+    with running_chain() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def bundler_url(chain: LocalChain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def bundler_url(chain: LocalChain) -> str:
     """A bundler for the chain."""
-    with running_bundler(chain, tmp_path_factory.mktemp("bundler")) as url:
-        yield url
+    return chain.bundler_url

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,14 @@ from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
 from dan_async import CallbackWallet, DanClient, LocalWallet
 from dan_async.deadline import Deadline
-from dan_async.errors import ConnectError, NodeCode, NodeTimeoutError, QuorumError, RpcError
+from dan_async.errors import (
+    ConnectError,
+    NodeCode,
+    NodeTimeoutError,
+    QuorumError,
+    RpcError,
+    WalletRefusedError,
+)
 from dan_async.events import (
     Attempts,
     AttemptStarted,
@@ -29,12 +38,15 @@ from dan_async.events import (
     NodeUp,
     OperationFinished,
     OperationStarted,
+    WalletAsked,
     operation,
+    wallet_turn,
 )
 from dan_async.otel import OpenTelemetryObserver
 from dan_async.retry import RetryDetails, RetryPolicy
 from dan_async.types import OperatorAddress, RequestId
 from tests.fake_nodes import FakeNetwork
+from tests.helpers import ManualClock
 
 WALLET = LocalWallet("0x" + "00" * 31 + "01")
 NODE = OperatorAddress("0x2c7536E3605D9C16a7a3D7b1898e529396a65c23")
@@ -79,13 +91,7 @@ class Telemetry:
     def is_empty(self) -> bool:
         """Whether nothing is kept of what is over."""
         observer = self.observer
-        return not (
-            observer._spans
-            or observer._own_spans
-            or observer._prompts
-            or observer._first_ids
-            or observer._won
-        )
+        return not (observer._spans or observer._own_spans or observer._first_ids or observer._won)
 
 
 @pytest.fixture
@@ -154,7 +160,7 @@ async def test_attempts_that_succeed_at_once_have_no_spans() -> None:
 
 @pytest.mark.parametrize("others", [False, True])
 async def test_events_that_nobody_wants_are_not_made(others: bool) -> None:
-    """Most attempts succeed at once, and an observer ignores these; whoever else listens hears of all."""
+    """Most goes well at once, and an observer ignores that; whoever else listens hears of all."""
     observer, heard, seen = Telemetry(all_attempts=False).observer, [], []
 
     def note(event: Event) -> None:
@@ -167,8 +173,9 @@ async def test_events_that_nobody_wants_are_not_made(others: bool) -> None:
         network.observe(heard.append)
     async with DanClient(network) as dan:
         await dan.generate_session_key(wallet=WALLET, chain_id=1)
-    kinds = [type(event) for event in seen]
-    assert (AttemptStarted in kinds, AttemptSucceeded in kinds) == (others, others)
+    kinds = {type(event) for event in seen}
+    routine = {AttemptStarted, AttemptSucceeded, WalletAsked}
+    assert kinds & routine == (routine if others else set())
     assert not others or heard == seen
 
 
@@ -378,6 +385,27 @@ async def test_a_person_who_is_waited_for_is_an_operation_under_way(telemetry: T
         )
     assert seen == [{"keygen": 1}]
     assert telemetry.values("dan.client.operations.active", "dan.operation") == {"keygen": 0}
+
+
+@pytest.mark.parametrize("trouble", ["none", "refused", "slow", "interactive"])
+def test_wallets_that_were_waited_for_have_spans(monkeypatch: Any, trouble: str) -> None:
+    """A key in this process has none, unless it failed or took its time."""
+    telemetry, now = Telemetry(all_attempts=False), ManualClock()
+    monkeypatch.setattr(time, "monotonic", now)
+    hub = EventHub(telemetry.observer)
+    with suppress(WalletRefusedError), operation(hub, RequestId("0x01"), "keygen", "nodes"):
+        with wallet_turn(hub, RequestId("0x01"), trouble == "interactive"):
+            now.advance(0.1 if trouble == "slow" else 0)
+            if trouble == "refused":
+                raise WalletRefusedError("no")
+    spans = telemetry.named("dan wallet")
+    assert len(spans) == len(telemetry.metric("dan.client.wallet.duration")) == (trouble != "none")
+    for span in spans:
+        assert span.attributes is not None
+        assert span.attributes["dan.interactive"] is (trouble == "interactive")
+        assert (span.status.status_code is StatusCode.ERROR) is (trouble == "refused")
+    assert telemetry.is_empty()
+    telemetry.meters.shutdown()
 
 
 async def test_failures_are_counted(telemetry: Telemetry) -> None:

@@ -94,6 +94,7 @@ async def test_the_wallets_turn_is_reported(refuses: bool) -> None:
     assert isinstance(asked, WalletAsked)
     assert asked.is_interactive
     assert isinstance(answered, WalletAnswered)
+    assert answered.is_interactive
     assert answered.error == ("WalletRefusedError" if refuses else None)
 
 
