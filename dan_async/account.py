@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["DanAccount"]
 
 _PERSONAL, _TYPED = b"E", b"\x01"
-_HASH_LENGTH = 32
 _LONGEST_PROBLEM = 300
 
 
@@ -171,8 +170,8 @@ class DanAccount:
         """
         if isinstance(message_hash, str):
             message_hash = from_hex(message_hash, field="message_hash")
-        if not isinstance(message_hash, bytes) or len(message_hash) != _HASH_LENGTH:
-            raise InvalidFieldError("message_hash", f"must be {_HASH_LENGTH} bytes or their hex")
+        if not isinstance(message_hash, bytes) or len(message_hash) != 32:
+            raise InvalidFieldError("message_hash", "must be 32 bytes or their hex")
         raw = bytes(message_hash)
         return _signed_message(raw, await self._sign(raw, "rawBytes"))
 

@@ -583,9 +583,6 @@ class DanClient:
 
         Returns:
             The results, as an async iterator of ``SigningResult``. Nothing is begun before the first one is asked for.
-
-        Raises:
-            ConfigurationError: A parameter is wrong.
         """
         current = session if callable(session) else partial(session_of, session_of(session))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -31,6 +32,8 @@ __all__ = ["MAX_PARTIES", "NodeEndpoint", "Threshold", "Timeouts", "TransportOpt
 
 #: Most parties that one key may have. Every party exchanges messages with every other, so the cost grows with the square.
 MAX_PARTIES = 20
+
+_THRESHOLD = re.compile(r"([0-9]{1,4})-of-([0-9]{1,4})\Z")
 
 
 @frozen
@@ -75,12 +78,10 @@ class Threshold:
         Raises:
             InvalidFieldError: It has another form, or not 2 ≤ t ≤ n ≤ 20.
         """
-        t, _, n = check_instance("threshold", text, str).partition("-of-")
-        if not (
-            t.isascii() and n.isascii() and t.isdecimal() and n.isdecimal() and len(t) <= 4 and len(n) <= 4
-        ):
+        found = _THRESHOLD.match(check_instance("threshold", text, str))
+        if not found:
             raise InvalidFieldError("threshold", "must have the form T-of-N", hint="For example: 3-of-5")
-        return cls(int(t), int(n))
+        return cls(int(found[1]), int(found[2]))
 
     @classmethod
     def majority(cls, parties: int) -> Threshold:

@@ -132,10 +132,7 @@ class DanError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = escape_controls(hint)
-        self.phase = phase
-        self.node = node
-        self.request_id = request_id
-        self.attempts = attempts
+        self.phase, self.node, self.request_id, self.attempts = phase, node, request_id, attempts
         #: Seconds from the first attempt to the last one's failure, where attempts were counted.
         self.elapsed_s: float | None = None
         self.retryable = self.is_retryable if retryable is None else retryable
@@ -266,8 +263,7 @@ class ConnectError(TransportError, ConnectionError):
         self, message: str, *, status: int | None = None, retry_after: float | None = None, **context: Any
     ) -> None:
         super().__init__(message, **context)
-        self.status = status
-        self.retry_after = retry_after
+        self.status, self.retry_after = status, retry_after
 
 
 class ConnectionLostError(TransportError, ConnectionError):
@@ -287,8 +283,7 @@ class ConnectionLostError(TransportError, ConnectionError):
         self, message: str, *, close_code: int | None = None, close_reason: str = "", **context: Any
     ) -> None:
         super().__init__(message, **context)
-        self.close_code = close_code
-        self.close_reason = close_reason
+        self.close_code, self.close_reason = close_code, close_reason
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
@@ -423,10 +418,7 @@ class NodeRefusedError(NodeError):
         **context: Any,
     ) -> None:
         super().__init__(message, **context)
-        self.code = code
-        self.culprits = culprits
-        self.evidence = evidence
-        self.aborted_by = aborted_by
+        self.code, self.culprits, self.evidence, self.aborted_by = code, culprits, evidence, aborted_by
 
 
 class RateLimitedError(NodeRefusedError):
@@ -586,8 +578,7 @@ class PermissionDeniedError(DanError):
 
     def __init__(self, rule: str, problem: str, *, hint: str = "") -> None:
         super().__init__(f"the permissions do not allow this: {rule}: {problem}", hint=hint)
-        self.rule = rule
-        self.problem = problem
+        self.rule, self.problem = rule, problem
 
 
 class NotPermittedError(QuorumError, PermissionDeniedError):
@@ -627,10 +618,12 @@ class GatewayError(DanError):
         **context: Any,
     ) -> None:
         super().__init__(message, **context)
-        self.close_code = close_code
-        self.close_reason = close_reason
-        self.status = status
-        self.retry_after = retry_after
+        self.close_code, self.close_reason, self.status, self.retry_after = (
+            close_code,
+            close_reason,
+            status,
+            retry_after,
+        )
 
 
 class StoreError(DanError):
@@ -754,9 +747,7 @@ class BundlerError(UserOperationError):
         self, message: str, *, service: str, code: int, entry_point_code: str | None = None, **context: Any
     ) -> None:
         super().__init__(message, **context)
-        self.service = service
-        self.code = code
-        self.entry_point_code = entry_point_code
+        self.service, self.code, self.entry_point_code = service, code, entry_point_code
 
 
 class PaymasterError(BundlerError):
@@ -801,8 +792,7 @@ class UserOperationCostError(UserOperationError):
 
     def __init__(self, message: str, *, cost: int, limit: int, **context: Any) -> None:
         super().__init__(message, **context)
-        self.cost = cost
-        self.limit = limit
+        self.cost, self.limit = cost, limit
 
 
 class UserOperationTimeoutError(UserOperationError, TimeoutError):

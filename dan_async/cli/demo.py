@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 _MESSAGE = "hello from a key that nobody holds"
 
-#: EntryPoint v0.7, at the same address on every chain.
-_ENTRY_POINT = "0x0000000071727De22E5E9d8BAf0edAc6f37da032"
-
 
 def demo() -> None:
     """
@@ -78,7 +75,7 @@ async def _sign_text(dan: DanClient, session: DanSessionKeyPayload) -> None:
 
 async def _sign_operation(dan: DanClient, session: DanSessionKeyPayload) -> None:
     from dan_async.crypto.signature import personal_message_digest, recover_address
-    from dan_async.user_operation import UserOperationV07, user_operation_hash
+    from dan_async.user_operation import ENTRY_POINTS, UserOperationV07, user_operation_hash
 
     operation = UserOperationV07(
         sender=session.eoa_address,
@@ -93,13 +90,13 @@ async def _sign_operation(dan: DanClient, session: DanSessionKeyPayload) -> None
     request: dict[str, Any] = {
         "userOperation": operation,
         "entryPointVersion": "v0.7.0",
-        "entryPointAddress": _ENTRY_POINT,
+        "entryPointAddress": ENTRY_POINTS["v0.7.0"],
         "chainId": DEVNET_CHAIN_ID,
     }
     started = time.perf_counter()
     signature = await dan.sign_message(request, session)
     found = user_operation_hash(
-        operation, entry_point=_ENTRY_POINT, chain_id=DEVNET_CHAIN_ID, version="v0.7.0"
+        operation, entry_point=ENTRY_POINTS["v0.7.0"], chain_id=DEVNET_CHAIN_ID, version="v0.7.0"
     )
     result(
         f"4. They sign a user operation (ERC-4337), in {_took(started)}. Its hash, as EntryPoint v0.7 computes it:"

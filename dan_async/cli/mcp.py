@@ -125,8 +125,7 @@ def mcp(
     making: MakingOptions,
     operations: OperationOptions,
     concurrency: Annotated[
-        int,
-        typer.Option(parser=whole_number(1, 1000), metavar="N", help="Calls in progress at a time."),
+        int, typer.Option(parser=whole_number(1, 1000), metavar="N", help="Calls in progress at a time.")
     ] = 8,
     timeout: TimeoutOption = None,
 ) -> None:

@@ -428,8 +428,7 @@ class NetworkOptions:
         "A wallet-provider gateway, with its version: wss://gateway.example/v1 (ws:// to loopback only).",
     )
     revision: str | None = option(
-        "REVISION",
-        "With --gateway: its revision, 1, 0.3 or 0.1. 1 and 0.3 are detected; 0.1 must be named.",
+        "REVISION", "With --gateway: its revision, 1, 0.3 or 0.1. 1 and 0.3 are detected; 0.1 must be named."
     )
     api_version: str | None = option(
         "VERSION",
@@ -477,8 +476,7 @@ class WalletOptions:
         f"A file with the owner's private key in hex; - for standard input. Or set {PRIVATE_KEY_VARIABLE}.",
     )
     wallet_rpc: str | None = option(
-        "URL",
-        "A JSON-RPC wallet that supports eth_signTypedData_v4, for example http://127.0.0.1:8545.",
+        "URL", "A JSON-RPC wallet that supports eth_signTypedData_v4, for example http://127.0.0.1:8545."
     )
 
     def choose(self, *, throwaway: str = "") -> WalletOpener:
@@ -533,8 +531,7 @@ class StoreOptions:
     panel: ClassVar[str] = "The store"
 
     store: str | None = option(
-        "URL",
-        f"The store: sqlite:///keys.db or postgresql://user@host/database. Or set {STORE_VARIABLE}.",
+        "URL", f"The store: sqlite:///keys.db or postgresql://user@host/database. Or set {STORE_VARIABLE}."
     )
     store_key_file: Path | None = option(
         "FILE",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from attrs import evolve
+from attrs import evolve, frozen
 
 from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT
 from dan_async.cli.options import (
@@ -23,6 +23,7 @@ from dan_async.cli.options import (
     StoreOptions,
     TimeoutOption,
     choose_timeouts,
+    option,
     record_of,
     record_of_session,
     spread,
@@ -44,7 +45,7 @@ from dan_async.cli.screen import (
 from dan_async.cli.session_file import masked, read_entries, reserve, session_in
 from dan_async.errors import ConfigurationError, InvalidFieldError, RecordConflictError
 from dan_async.session import DanSessionKeyPayload
-from dan_async.storage.base import STATES, SessionFilter, StoredSession
+from dan_async.storage.base import STATES, SessionFilter, SessionState, StoredSession
 from dan_async.types import RequestId
 
 if TYPE_CHECKING:
@@ -58,23 +59,27 @@ _END_OF_TIME = 253_402_300_799
 
 sessions = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
-OwnerOption = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Only sessions of this owner.")]
-
-ChainOption = Annotated[
-    int | None,
-    typer.Option(parser=whole_number(1, MAX_SAFE_INT), metavar="ID", help="Only sessions on this chain."),
-]
-
-StateOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="STATE", help=f"Only sessions in this state: {', '.join(STATES)}. Repeat it for more states."
-    ),
-]
-
 RecordArgument = Annotated[
     str, typer.Argument(metavar="ID", help="The record's id, or its reference.", show_default=False)
 ]
+
+
+@frozen(kw_only=True)
+class FilterOptions:
+    """Which sessions."""
+
+    owner: str | None = option("ADDRESS", "Only sessions of this owner.")
+    chain_id: int | None = option("ID", "Only sessions on this chain.", parser=whole_number(1, MAX_SAFE_INT))
+    state: list[str] | None = option(
+        "STATE", f"Only sessions in this state: {', '.join(STATES)}. Repeat it for more states."
+    )
+
+    def choose(self, *usual: SessionState) -> SessionFilter:
+        """Check them; *usual* are the states if none is named."""
+        try:
+            return SessionFilter(owner=self.owner, chain_id=self.chain_id, state=self.state or usual)
+        except InvalidFieldError as error:
+            raise for_option(error, f"--{error.field.replace('_', '-')}") from None
 
 
 @sessions.callback(invoke_without_command=True)
@@ -92,9 +97,7 @@ def _main(context: typer.Context) -> None:
 def list_sessions(
     *,
     store: StoreOptions,
-    owner: OwnerOption = None,
-    chain_id: ChainOption = None,
-    state: StateOption = None,
+    which: FilterOptions,
     limit: Annotated[
         int, typer.Option(parser=whole_number(1, 1000), metavar="N", help="Show at most N.")
     ] = 100,
@@ -106,7 +109,7 @@ def list_sessions(
     reveal: RevealOption = False,
 ) -> None:
     """List sessions, oldest first. Secrets are masked."""
-    where = _filter(owner, chain_id, state)
+    where = which.choose()
     page = _with_store(store, lambda s: s.list_page(where, limit=limit, after=after))
     if as_json:
         members = [_as_members(record, reveal=reveal) for record in page.records]
@@ -149,9 +152,7 @@ def export_sessions(
     ] = None,
     *,
     store: StoreOptions,
-    owner: OwnerOption = None,
-    chain_id: ChainOption = None,
-    state: StateOption = None,
+    which: FilterOptions,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -162,7 +163,7 @@ def export_sessions(
     reveal: RevealOption = False,
 ) -> None:
     """Write sessions as JSON lines, as sign takes them. Without --reveal the ephemeral private keys are masked."""
-    where = _filter(owner, chain_id, state or ["active"])
+    where = which.choose("active")
 
     async def collect(opened: SQLAlchemyStore) -> list[str]:
         if record is None:
@@ -443,13 +444,6 @@ def _with_network(
     except Stopped as stop:
         note("interrupted: some nodes may have carried it out. Run the command again")
         raise typer.Exit(ReportedCode(stop.exit_code)) from None
-
-
-def _filter(owner: str | None, chain_id: int | None, state: list[str] | None) -> SessionFilter:
-    try:
-        return SessionFilter(owner=owner, chain_id=chain_id, state=state or ())
-    except InvalidFieldError as error:
-        raise for_option(error, f"--{error.field.replace('_', '-')}") from None
 
 
 def _as_members(record: StoredSession, *, reveal: bool) -> dict[str, Any]:

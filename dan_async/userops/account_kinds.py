@@ -50,7 +50,7 @@ class AccountKind(Protocol):
     """
     A kind of smart account. Write your own for an account that is not among these.
 
-    A class derived from this one has the last three methods, as they are for most accounts.
+    A class derived from this one inherits the last three methods, which fit most accounts.
     """
 
     @property
@@ -166,7 +166,7 @@ _BICONOMY_PROXY = bytes.fromhex("9e23d82770fbe728cd88babbb4dd51431b0a3c40bfd053a
 
 
 #: Where an account's list of modules begins: the one before the module that was enabled last.
-_FIRST_MODULE = "0x" + "00" * 19 + "01"
+FIRST_MODULE = Address("0x" + "00" * 19 + "01")
 
 
 @frozen
@@ -240,7 +240,7 @@ class BiconomyV2(AccountKind):
         return Call(account, 0, encode_call(signature, parse_address("module", contract), setup))
 
     @staticmethod
-    def disable_module(account: str, module: str, *, previous: str = _FIRST_MODULE) -> Call:
+    def disable_module(account: str, module: str, *, previous: str = FIRST_MODULE) -> Call:
         """
         Return the account's call that disables a module.
 
@@ -264,7 +264,7 @@ _OWNABLE_VALIDATOR = Address("0x000000000013fdB5234E4E3162a810F54d9f7E98")
 _NO_ADDRESS = Address("0x" + "00" * 20)
 
 #: ERC-7579: the type of the modules that check operations.
-_VALIDATOR_TYPE = 1
+VALIDATOR_TYPE = 1
 
 #: ERC-7579's modes: one call, or several; a call that fails undoes them all.
 _SINGLE_MODE, _BATCH_MODE = bytes(32), b"\x01" + bytes(31)
@@ -384,12 +384,12 @@ class Nexus(AccountKind):
             module: The module.
             setup: The module's own data.
         """
-        arguments = (_VALIDATOR_TYPE, parse_address("module", module), setup)
+        arguments = (VALIDATOR_TYPE, parse_address("module", module), setup)
         return Call(account, 0, encode_call("installModule(uint256,address,bytes)", *arguments))
 
     @staticmethod
     def uninstall_validator(
-        account: str, module: str, *, previous: str = _FIRST_MODULE, teardown: bytes = b""
+        account: str, module: str, *, previous: str = FIRST_MODULE, teardown: bytes = b""
     ) -> Call:
         """
         Return the account's call that uninstalls a module which checks operations.
@@ -401,7 +401,7 @@ class Nexus(AccountKind):
             teardown: The module's own data.
         """
         data = encode_arguments("(address,bytes)", (parse_address("previous", previous), teardown))
-        arguments = (_VALIDATOR_TYPE, parse_address("module", module), data)
+        arguments = (VALIDATOR_TYPE, parse_address("module", module), data)
         return Call(account, 0, encode_call("uninstallModule(uint256,address,bytes)", *arguments))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol, runtime_checkable
 
 from dan_async._values import from_hex, to_hex
@@ -28,7 +27,7 @@ from dan_async.errors import (
     WrongSignerError,
 )
 from dan_async.types import Address, Hex
-from dan_async.userops.service import Chain
+from dan_async.userops.service import Chain, pause
 from dan_async.wallets.base import ask_owner
 
 #: Delegating to this address ends a delegation.
@@ -36,9 +35,6 @@ NO_CODE = Address("0x" + "00" * 20)
 
 #: Gas for one authorisation (EIP-7702, PER_EMPTY_ACCOUNT_COST).
 _AUTHORISATION_GAS = 25_000
-
-#: Seconds between two looks for a receipt.
-_POLL_S = 0.25
 
 
 @runtime_checkable
@@ -182,13 +178,11 @@ async def send_set_code(chain: Chain, transaction: SetCodeTransaction, *, deadli
             break
         if not known and isinstance(refusal, BundlerError):
             raise refusal
-        left = deadline.remaining()
-        if left is not None and left <= _POLL_S:
+        if not await pause(deadline):
             raise UserOperationTimeoutError(
                 f"the transaction {own} was sent and is not known to be on the chain yet",
                 hint="It may still be executed: look at is_deployed() later",
             ) from refusal
-        await asyncio.sleep(_POLL_S)
     if found.get("status") != "0x1":
         raise UserOperationRevertedError(
             f"the transaction {own} is on the chain, and its call was reverted",

@@ -36,15 +36,13 @@ from dan_async.user_operation import user_operation_hash
 from dan_async.userops.account_kinds import AccountKind
 from dan_async.userops.bundler import Bundler, in_doubt
 from dan_async.userops.paymasters import Operation
+from dan_async.userops.service import pause
 from dan_async.userops.sign_user_operation import UserOperationSigner
 
 _log = logging.getLogger(__name__)
 
 #: Bytes of a lane's key.
 _KEY_BYTES = 24
-
-#: Seconds between two looks at the chain's nonce.
-_POLL_S = 0.25
 
 #: Hashes of operations that are remembered as sent, and operations of each lane that are remembered as doubtful.
 _MOST_SENT = 4096
@@ -193,7 +191,7 @@ class NonceLanes:
         Raises:
             DanError: The chain could not be asked.
         """
-        if not await self.pause(deadline):
+        if not await pause(deadline, self._sleep):
             return False
         turn.nonce = max(turn.nonce, await self._fetch(self.key(name), deadline))
         return True
@@ -246,25 +244,12 @@ class NonceLanes:
             nonce = await self._fetch(lane.key, deadline)
             if lane.next_nonce is None or nonce >= lane.next_nonce:
                 return nonce
-            if not await self.pause(deadline):
+            if not await pause(deadline, self._sleep):
                 raise UserOperationTimeoutError(
                     f"the lane waits for the user operation {lane.last_sent}, which is not on the chain yet",
                     hint="Wait longer, use another lane, or forget() the lane if the bundler has dropped the operation",
                     user_operation_hash=lane.last_sent,
                 )
-
-    async def pause(self, deadline: Deadline) -> bool:
-        """
-        Return True after a moment, or False at once if no time is left for it.
-
-        Args:
-            deadline: The job's deadline.
-        """
-        left = deadline.remaining()
-        if left is not None and left <= _POLL_S:
-            return False
-        await self._sleep(_POLL_S)
-        return True
 
 
 @frozen(kw_only=True)
@@ -377,7 +362,7 @@ class OperationSender:
                 raise in_doubt(sent, error.message) from error
             if users:
                 return users
-            if not await self.lanes.pause(deadline):
+            if not await pause(deadline):
                 raise in_doubt(sent, "the chain's node does not show which operation has used its nonce")
 
     async def send(self, operation: Operation, deadline: Deadline, *, is_new: bool = False) -> Hex:

@@ -7,9 +7,10 @@ code; a text is only searched for the AA code that bundlers put into it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attrs import frozen
@@ -139,6 +140,19 @@ class JsonRpcService:
 
     def __repr__(self) -> str:
         return f"JsonRpcService({self.name!r}, {self._transport!r})"
+
+
+#: Seconds between two looks at the chain.
+_POLL_S = 0.25
+
+
+async def pause(deadline: Deadline, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> bool:
+    """Wait a moment before the next look at the chain; return False at once if no time is left for it."""
+    left = deadline.remaining()
+    if left is not None and left <= _POLL_S:
+        return False
+    await sleep(_POLL_S)
+    return True
 
 
 @frozen

@@ -332,10 +332,15 @@ def node_permissions(policies: Sequence[Policy], *, account: Address, chain_id: 
 
 # --- leaves -----------------------------------------------------------------------------------------------------------
 
-_LEAF_MEMBERS = (
-    *("validUntil", "validAfter", "sessionValidationModule", "sessionPublicKey", "sessionKeyData"),
-    *("danModuleInfo", "preferredSessionId", "sessionID", "status"),
-)
+#: Fields of a leaf -> the published package's names of them, which must be there.
+_LEAF_NAMES = {
+    "valid_until": "validUntil",
+    "valid_after": "validAfter",
+    "module": "sessionValidationModule",
+    "session_key": "sessionPublicKey",
+    "key_data": "sessionKeyData",
+}
+_MORE_LEAF_NAMES = ("danModuleInfo", "preferredSessionId", "sessionID", "status")
 
 
 @frozen(kw_only=True)
@@ -448,9 +453,9 @@ class SessionLeaf:
             InvalidFieldError: A member is missing, unknown or wrong.
         """
         found = check_mapping("leafNodes", value)
-        if not set(found) <= set(_LEAF_MEMBERS):
+        if not set(found) <= {*_LEAF_NAMES.values(), *_MORE_LEAF_NAMES}:
             raise InvalidFieldError("leafNodes", "has a member that is not known here")
-        missing = next((name for name in _LEAF_MEMBERS[:5] if name not in found), None)
+        missing = next((name for name in _LEAF_NAMES.values() if name not in found), None)
         if missing:
             raise InvalidFieldError(missing, "is missing")
         module_info = found.get("danModuleInfo")
@@ -460,11 +465,7 @@ class SessionLeaf:
             session = DanModuleInfo.from_dict(named | dict(check_mapping("danModuleInfo", module_info)))
         preferred = found.get("preferredSessionId")
         leaf = cls(
-            valid_until=found["validUntil"],
-            valid_after=found["validAfter"],
-            module=found["sessionValidationModule"],
-            session_key=found["sessionPublicKey"],
-            key_data=found["sessionKeyData"],
+            **{ours: found[name] for ours, name in _LEAF_NAMES.items()},
             session_id=found.get("sessionID", preferred or ""),
             is_named=preferred is not None,
             status=found.get("status", "PENDING"),

@@ -18,14 +18,11 @@ from dan_async.crypto.set_code import Authorisation
 from dan_async.errors import ConfigurationError, InvalidFieldError
 from dan_async.types import Address, TimeSpan
 from dan_async.user_operation import Call, UserOperationReceipt
-from dan_async.userops.account_kinds import Nexus
+from dan_async.userops.account_kinds import FIRST_MODULE, VALIDATOR_TYPE, Nexus
 from dan_async.userops.smart_account import SmartAccountClient
 
-#: Where a list of owners, or of modules, begins.
-_FIRST = Address("0x" + "00" * 19 + "01")
-
-#: Most modules of an account that are looked at, and the type of those that check operations.
-_MOST_MODULES, _VALIDATOR_TYPE = 100, 1
+#: Most modules of an account that are looked at.
+_MOST_MODULES = 100
 
 
 async def grant_session_key(
@@ -111,7 +108,10 @@ async def revoke_session_key(
         call = Call(module, 0, encode_call("removeOwner(address,address)", _before(key, owners), key))
     else:
         modules, _ = await account.read_contract(
-            address, "getValidatorsPaginated(address,uint256)", (_FIRST, _MOST_MODULES), "(address[],address)"
+            address,
+            "getValidatorsPaginated(address,uint256)",
+            (FIRST_MODULE, _MOST_MODULES),
+            "(address[],address)",
         )
         call = kind.uninstall_validator(address, module, previous=_before(module, modules))
     return await _send(account, [call], None, timeout)
@@ -131,7 +131,7 @@ async def _is_installed(account: SmartAccountClient, module: Address) -> bool:
     (found,) = await account.read_contract(
         await account.get_address(),
         "isModuleInstalled(uint256,address,bytes)",
-        (_VALIDATOR_TYPE, module, b""),
+        (VALIDATOR_TYPE, module, b""),
         "(bool)",
     )
     return bool(found)
@@ -146,7 +146,7 @@ async def _owners(account: SmartAccountClient, module: Address) -> tuple[Address
 
 def _before(one: Address, listed: tuple[Address, ...]) -> Address:
     position = listed.index(one)
-    return listed[position - 1] if position else _FIRST
+    return listed[position - 1] if position else FIRST_MODULE  # where a list of owners begins, too
 
 
 async def _send(

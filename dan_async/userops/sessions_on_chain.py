@@ -92,8 +92,6 @@ _POLL_S, _BEHIND_S = 0.25, 15.0
 #: For how long an operation's receipt is waited for before it is asked whether the root has moved, in seconds.
 _PATIENCE_S = 8.0
 
-_SIGNATURE_LENGTH = 65
-
 
 class DistributedKeys(MessageSigner, Protocol):
     """The part of ``DanClient`` that sessions on chain need."""
@@ -440,7 +438,7 @@ class _PublishedSigner(SessionSigner):
         signature = await self._client.sign_message(
             message, self.session, request_type="accountAbstractionTx", **named
         )
-        return from_hex(signature, field="signature", length=_SIGNATURE_LENGTH)
+        return from_hex(signature, field="signature", length=65)
 
 
 @frozen(kw_only=True)

@@ -28,8 +28,6 @@ from dan_async.user_operation import (
 
 Operation = TypeVar("Operation", bound=UserOperationV06 | UserOperationV07 | PackedUserOperation)
 
-_SIGNATURE_LENGTH = 65
-
 
 class MessageSigner(Protocol):
     """The part of ``DanClient`` that signing needs."""
@@ -109,7 +107,7 @@ async def sign_user_operation(
     signature = await client.sign_message(
         message, info, request_type="accountAbstractionTx", timeout=timeout, **named
     )
-    return evolve(user_op, signature=from_hex(signature, field="signature", length=_SIGNATURE_LENGTH))
+    return evolve(user_op, signature=from_hex(signature, field="signature", length=65))
 
 
 @runtime_checkable
@@ -174,12 +172,6 @@ class SessionSigner:
         InvalidFieldError: It is no session, or the permissions are not in their form.
     """
 
-    __slots__ = ("_client", "_permissions", "address", "lane_seed", "session")
-
-    address: Address
-    lane_seed: bytes
-    session: DanModuleInfo
-
     def __init__(
         self,
         client: MessageSigner,
@@ -233,11 +225,6 @@ class WalletSigner:
         wallet: The wallet.
     """
 
-    __slots__ = ("_wallet", "address", "lane_seed")
-
-    address: Address
-    lane_seed: bytes
-
     def __init__(self, wallet: MessageWallet) -> None:
         if not isinstance(wallet, MessageWallet) or not isinstance(wallet.address, str):
             raise InvalidFieldError("wallet", "must have an address and an async sign_message()")
@@ -258,7 +245,7 @@ class WalletSigner:
         digest = user_operation_hash(
             operation, entry_point=entry_point, chain_id=chain_id, version=operation.version
         )
-        return from_hex(await self._wallet.sign_message(digest), field="signature", length=_SIGNATURE_LENGTH)
+        return from_hex(await self._wallet.sign_message(digest), field="signature", length=65)
 
     def __repr__(self) -> str:
         return f"WalletSigner({self.address!r})"

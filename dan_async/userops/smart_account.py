@@ -86,7 +86,8 @@ class SmartAccountClient:
     """
     One smart account. ``create_smart_account_client`` makes it; close it with ``aclose()`` or use it in ``async with``.
 
-    It can be given to ``generate_session_key`` as *smart_account_client*.
+    It can be given to ``generate_session_key`` as *smart_account_client*. Whatever asks the chain may raise
+    ``ConfigurationError`` (no rpc_url was given), ``BundlerError`` (the node answered with an error) and ``TransportError``.
 
     Attributes:
         kind: The kind of account.
@@ -163,7 +164,6 @@ class SmartAccountClient:
         For the kinds with a well-known factory it is worked out here; with an rpc_url, the factory must say the same.
 
         Raises:
-            BundlerError: The chain's node answered with an error.
             ProtocolError: The factory is not on this chain, or the node names another address than it makes.
             ConfigurationError: The address is not known, and no rpc_url was given to find it out.
         """
@@ -337,10 +337,6 @@ class SmartAccountClient:
 
         Args:
             lane: The lane's name; empty for the usual one.
-
-        Raises:
-            ConfigurationError: No rpc_url was given.
-            BundlerError: The chain's node answered with an error.
         """
         return await self._fetch_nonce(self.lanes.key(lane), self._deadline(None))
 
@@ -361,7 +357,6 @@ class SmartAccountClient:
         Raises:
             ConfigurationError: The kind of account checks no messages here, or the owner's wallet signs none.
             WalletError: The owner did not sign.
-            BundlerError: The chain's node answered with an error.
         """
         if not isinstance(self.kind, BiconomyV2) or not isinstance(self._wallet, MessageWallet):
             raise ConfigurationError(
@@ -390,9 +385,7 @@ class SmartAccountClient:
             returns: The types that it returns, as ``(bool)``.
 
         Raises:
-            ConfigurationError: No rpc_url was given.
             ProtocolError: The answer has other types: there is another contract, or none.
-            BundlerError: The chain's node answered with an error.
         """
         found = self._chain.read(
             contract, signature, tuple(arguments), returns, deadline=self._deadline(None)
@@ -400,13 +393,7 @@ class SmartAccountClient:
         return await found
 
     async def is_deployed(self) -> bool:
-        """
-        Return whether the account is on the chain; a delegated EOA, whether it runs its kind's implementation.
-
-        Raises:
-            ConfigurationError: No rpc_url was given.
-            BundlerError: The chain's node answered with an error.
-        """
+        """Return whether the account is on the chain; a delegated EOA, whether it runs its kind's implementation."""
         return await self._look_deployed(self._deadline(None))
 
     # --- EIP-7702 -----------------------------------------------------------------------------------------------------
@@ -432,7 +419,6 @@ class SmartAccountClient:
             ConfigurationError: The account's kind is not a delegated one, or the owner's wallet signs no authorisations.
             InvalidFieldError: The chain is another one; nothing was signed.
             WalletError: The owner did not sign, or somebody else did.
-            BundlerError: The chain's node answered with an error.
         """
         if chain_id not in (None, 0, self.chain_id):
             raise InvalidFieldError(
@@ -782,8 +768,7 @@ async def create_smart_account_client(
     """
     if sum(one is not None for one in (paymaster_url, biconomy_paymaster_api_key, paymaster)) > 1:
         raise InvalidFieldError(
-            "paymaster_url",
-            "excludes biconomy_paymaster_api_key and paymaster: give one of the three",
+            "paymaster_url", "excludes biconomy_paymaster_api_key and paymaster: give one of the three"
         )
     kind = account or (BiconomyV2() if biconomy_paymaster_api_key is not None else SimpleAccount())
     if getattr(kind, "version", None) not in ENTRY_POINTS or not callable(getattr(kind, "nonce_key", None)):
@@ -811,7 +796,11 @@ async def create_smart_account_client(
     bundler = Bundler(service("bundler", bundler_url), entry_point=contract)
     chain = None if rpc_url is None else Chain(service("node", rpc_url))
     try:
-        chain_id = await _chain_id(chain_id, bundler_url, bundler, limits)
+        if chain_id is None:
+            chain_id = chain_in_url(bundler_url)
+        if chain_id is None:
+            chain_id = await bundler.service.chain_id(deadline=Deadline(limits.total_s))
+        check_int("chain_id", chain_id, least=1, most=MAX_SAFE_INT)
     except BaseException:
         await bundler.service.aclose()
         raise
@@ -820,9 +809,10 @@ async def create_smart_account_client(
     elif biconomy_paymaster_api_key is not None:
         key = check_text("biconomy_paymaster_api_key", biconomy_paymaster_api_key, most=256)
         paymaster = BiconomyPaymaster(service("paymaster", f"{_BICONOMY_PAYMASTER}/{chain_id}/{key}"))
+    operations = WalletSigner(signer) if isinstance(signer, MessageWallet) else None
     return SmartAccountClient(
         kind=kind,
-        signer=_operation_signer(signer),
+        signer=signer if isinstance(signer, UserOperationSigner) else operations,
         wallet=None if isinstance(signer, UserOperationSigner) else signer,
         bundler_url=bundler_url if isinstance(bundler_url, str) else None,
         bundler=bundler,
@@ -842,17 +832,3 @@ def _address_of(signer: object) -> str:
     if not isinstance(address, str):
         raise InvalidFieldError("signer", "must be a wallet or a SessionSigner: it has no address")
     return address
-
-
-def _operation_signer(signer: Wallet | UserOperationSigner) -> UserOperationSigner | None:
-    if isinstance(signer, UserOperationSigner):
-        return signer
-    return WalletSigner(signer) if isinstance(signer, MessageWallet) else None
-
-
-async def _chain_id(chain_id: int | None, url: str | Transport, bundler: Bundler, timeouts: Timeouts) -> int:
-    if chain_id is None:
-        chain_id = chain_in_url(url)
-    if chain_id is None:
-        chain_id = await bundler.service.chain_id(deadline=Deadline(timeouts.total_s))
-    return check_int("chain_id", chain_id, least=1, most=MAX_SAFE_INT)

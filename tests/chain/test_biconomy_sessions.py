@@ -166,18 +166,15 @@ async def test_the_chain_and_the_nodes_refuse_by_themselves(
     operation = await account.prepare_user_operation(transfer(101), nonce=7 << 64)
     with pytest.raises(NotPermittedError):  # nobody but the nodes has looked at it
         await dan.sign_user_operation(operation, bound.session)
-    with monkeypatch.context() as patch:  # another session's leaf and proof
-        patch.setattr(free, "_leaves", ruled.leaves)
-        with pytest.raises(BundlerError, match=REFUSED):
-            await free.send_transaction(transfer())
+    with pytest.raises(BundlerError, match=REFUSED):  # another session's leaf and proof
+        await evolve(free, leaves=ruled.leaves).send_transaction(transfer())
     with monkeypatch.context() as patch:  # a leaf that nobody granted, with the proof of one that was
         generous = SessionLeaf.of(evolve(erc20, max_amount=10**6), free.session.session_key_eoa, CONTRACTS)
         tree = await free._tree.current()
         proof = tree.proof(free.leaves[0])
-        patch.setattr(free, "_leaves", (generous,))
         patch.setattr(type(tree), "proof", lambda *_: proof)
         with pytest.raises(BundlerError, match="AA23"):
-            await free.send_transaction(transfer(101))
+            await evolve(free, leaves=(generous,)).send_transaction(transfer(101))
     assert contracts.tokens(shop) == 0
     await free.send_transaction(transfer())
     await ruled.send_transaction(transfer())

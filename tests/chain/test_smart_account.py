@@ -251,7 +251,7 @@ async def test_the_wrong_chain_is_noticed_before_anything_is_signed(
 ) -> None:
     """A client that believes to be on another chain signs nothing."""
     async with await account_of(chain, bundler_url, chain_id=1) as account:
-        with pytest.raises(InvalidFieldError, match="leads to chain 31337") as caught:
+        with pytest.raises(InvalidFieldError, match="is on chain 31337") as caught:
             await account.send_user_operation(Call(fresh_address(), 1))
     assert caught.value.field == "bundler_url"
 
