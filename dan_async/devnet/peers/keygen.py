@@ -48,6 +48,7 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
     KIND = Kind.KEYGEN
     ROUNDS = _ECHO
 
+    _faults: KeygenFaults
     #: The wait for the echoes, and the timer of the next question for the certificate.
     _echoes: asyncio.Timeout
     _asking: asyncio.TimerHandle
@@ -71,7 +72,6 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
         self._is_over = False  # nobody waits for it in ``run``
         #: Peers that have asked for the certificate before there was one.
         self.asked: set[OperatorAddress] = set()
-        self._faults: KeygenFaults | None = None
         #: The peers' bodies of round 1, once they are there.
         self._commitments: dict[int, bytes] = {}
 
@@ -138,7 +138,6 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
         )
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
-        assert self._faults is not None  # it has begun
         return self._faults.outgoing(round_, bodies, self._commitments)
 
     async def _finish(self, party: ProvingParty, echo: bytes, ask_s: float) -> tuple[KeyShare, ...]:

@@ -150,14 +150,6 @@ class SilentPeersError(Exception):
 
 
 @define
-class ConflictingMessageError(Exception):
-    """A peer sent two different messages for one round."""
-
-    peer: OperatorAddress
-    round: int
-
-
-@define
 class PeerAbortError(Exception):
     """A peer gave the session up; ``missing`` are the awaited ones whose message of the round has not come."""
 
@@ -245,7 +237,8 @@ class PeerSession:
         while True:
             self._changed.clear()
             if self._conflict is not None:
-                raise ConflictingMessageError(*self._conflict)
+                peer, conflicting = self._conflict
+                raise SessionFailedError(f"two different messages in round {conflicting}", (peer,))
             missing = self._peers.intersection(self._peers if awaited is None else awaited) - received.keys()
             if not missing:
                 return dict(received)
@@ -547,12 +540,7 @@ class RoundSession(ABC, Generic[R]):
         if not bodies:
             self._session.is_mute = True
         self._session.send(round_, {self.parties[index - 1]: body for index, body in bodies.items()})
-        try:
-            received = await self._receive(round_)
-        except ConflictingMessageError as error:
-            raise SessionFailedError(
-                f"two different messages in round {error.round}", (error.peer,)
-            ) from error
+        received = await self._receive(round_)
         return {self.index(peer): body for peer, body in received.items()}
 
     async def _compute(self, step: Callable[..., T], arguments: Sequence[Any], urgency: Urgency) -> T:
