@@ -30,13 +30,16 @@ class KeygenFace:
     session: Session
     index: int
     sign: Sign
-    #: Makes another party in the node's name.
-    new_party: Callable[[], ProvingParty]
     #: Starts another session under the id of the key generation.
     squat: Callable[[], None]
     #: The bodies of the other parties of round 1, once they are there.
     commitments: Mapping[int, bytes] = field(factory=dict)
-    _second: ProvingParty | None = field(default=None, init=False)
+    #: Another party in the node's name.
+    _second: ProvingParty = field(init=False)
+
+    @_second.default
+    def _second_party(self) -> ProvingParty:
+        return ProvingParty(self.session, self.index, self.sign)
 
     @property
     def victim(self) -> int:
@@ -45,11 +48,11 @@ class KeygenFace:
 
     def other_commitment(self) -> bytes:
         """Commit to another polynomial: the body of round 1 for the victim."""
-        return self._other().commit()
+        return self._second.commit()
 
     def other_opening(self) -> bytes:
         """Open the other polynomial: the body of round 2 for the victim."""
-        return self._other().open(self.commitments)[self.victim]
+        return self._second.open(self.commitments)[self.victim]
 
     def with_wrong_share(self, body: bytes) -> bytes:
         """Change the share in a body of round 2 and sign it again: only the commitments tell that it is wrong."""
@@ -58,11 +61,6 @@ class KeygenFace:
         message = ShareMessage.decode(share, context)
         wrong = sign_message(evolve(message, share=spoilt(message.share)), context, self.sign)
         return join_parts((opened, wrong.encode(context)))
-
-    def _other(self) -> ProvingParty:
-        if self._second is None:
-            self._second = self.new_party()
-        return self._second
 
 
 # --- replies to clients -----------------------------------------------------------------------------------------------

@@ -76,13 +76,12 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
         self._commitments: dict[int, bytes] = {}
 
     async def work(self) -> tuple[KeyShare, ...]:
-        agreed, sign, began = self._agreed, self.context.identity.sign, time.monotonic()
+        began = time.monotonic()
         party = self._new_party()
         face = KeygenFace(
-            session=agreed,
+            session=self._agreed,
             index=self.own_index,
-            sign=sign,
-            new_party=self._new_party,
+            sign=self.context.identity.sign,
             squat=lambda: self._session.tell_all(PeerMessage(Kind.PAIR_SETUP, self.session_id, 1, b"")),
         )
         self._faults = self.context.faults.begin_keygen(face)
