@@ -138,10 +138,6 @@ class AbortNotice:
 # --- how sessions fail -------------------------------------------------------------------------------------------------
 
 
-def _as_tuple(operators: Iterable[OperatorAddress]) -> tuple[OperatorAddress, ...]:
-    return tuple(operators)
-
-
 @define
 class SilentPeersError(Exception):
     """Some peers sent nothing for a round within its time."""
@@ -163,7 +159,7 @@ class SessionFailedError(Exception):
     """A session has ended without a result. The culprits are those that this node can blame by what it has seen itself."""
 
     reason: str = field(converter=str)
-    culprits: tuple[OperatorAddress, ...] = field(default=(), converter=_as_tuple)
+    culprits: tuple[OperatorAddress, ...] = field(default=(), converter=tuple[OperatorAddress, ...])
     aborted_by: OperatorAddress | None = field(default=None, kw_only=True)
     #: Evidence to be passed on.
     complaint: bytes | None = field(default=None, kw_only=True)
