@@ -168,7 +168,7 @@ async def test_arithmetic_does_not_run_on_the_event_loop(devnet, monkeypatch):
             threads.setdefault(name, set()).add(threading.current_thread().name)
             super()._begin(name)
 
-    monkeypatch.setattr("dan_async.devnet.peers.keygen.DkgParty", Watched)
+    monkeypatch.setattr("dan_async.devnet.mpc.dkg.DkgParty", Watched)
     await keygen_on(devnet, 2)
     assert threads.keys() == {"commit", "open", "verify", "finish"}
     assert {name.partition("_")[0] for names in threads.values() for name in names} == {

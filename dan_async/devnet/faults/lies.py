@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from attrs import define, evolve, field
 
-from dan_async.devnet.mpc.dkg import DkgParty, Session, ShareMessage, sign_commitment, sign_message
+from dan_async.devnet.mpc.dkg import ProvingParty, Session, ShareMessage, sign_message
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 
 #: Signs a 32-byte digest as the node's operator.
@@ -30,13 +30,16 @@ class KeygenFace:
     session: Session
     index: int
     sign: Sign
-    #: Makes another party in the node's name.
-    new_party: Callable[[], DkgParty]
     #: Starts another session under the id of the key generation.
     squat: Callable[[], None]
-    #: What the other parties have committed to, once they have.
+    #: The bodies of the other parties of round 1, once they are there.
     commitments: Mapping[int, bytes] = field(factory=dict)
-    _second: DkgParty | None = field(default=None, init=False)
+    #: Another party in the node's name.
+    _second: ProvingParty = field(init=False)
+
+    @_second.default
+    def _second_party(self) -> ProvingParty:
+        return ProvingParty(self.session, self.index, self.sign)
 
     @property
     def victim(self) -> int:
@@ -45,12 +48,11 @@ class KeygenFace:
 
     def other_commitment(self) -> bytes:
         """Commit to another polynomial: the body of round 1 for the victim."""
-        return sign_commitment(self.session, self._other().commit(), self.sign)
+        return self._second.commit()
 
     def other_opening(self) -> bytes:
         """Open the other polynomial: the body of round 2 for the victim."""
-        opening = self._other().open(self.commitments)
-        return join_parts((opening.broadcast, opening.shares[self.victim]))
+        return self._second.open(self.commitments)[self.victim]
 
     def with_wrong_share(self, body: bytes) -> bytes:
         """Change the share in a body of round 2 and sign it again: only the commitments tell that it is wrong."""
@@ -59,11 +61,6 @@ class KeygenFace:
         message = ShareMessage.decode(share, context)
         wrong = sign_message(evolve(message, share=spoilt(message.share)), context, self.sign)
         return join_parts((opened, wrong.encode(context)))
-
-    def _other(self) -> DkgParty:
-        if self._second is None:
-            self._second = self.new_party()
-        return self._second
 
 
 # --- replies to clients -----------------------------------------------------------------------------------------------

@@ -684,10 +684,6 @@ def _digest(session: Session, message: bytes) -> bytes:
     return tagged_hash("dan-devnet commitment", session.context, message)
 
 
-def sign_commitment(session: Session, message: bytes, sign: Callable[[bytes], bytes]) -> bytes:
-    return _Signed(message, sign(_digest(session, message))).encode()
-
-
 def check_evidence(session: Session, evidence: bytes) -> int | None:
     """Return the culprit that a complaint proves, or two commitments with one signer; None if they prove nothing."""
     if evidence[:1] != _PROOF:
@@ -712,78 +708,83 @@ def _commitment(session: Session, data: bytes) -> tuple[int, bytes]:
     return message.sender, message.commitment
 
 
-class CommitmentBook:
-    """The signed commitments of one session, as one party has got them."""
+class ProvingParty:
+    """A ``DkgParty`` that can prove who equivocates: the bodies that its steps take and return sign and show commitments."""
 
-    def __init__(self, session: Session, index: int) -> None:
-        self._session = session
-        self._index = index
-        self._entries: dict[int, _Signed] = {}
+    def __init__(self, session: Session, index: int, sign: Callable[[bytes], bytes]) -> None:
+        self.dkg = DkgParty(session, index, sign)
+        self._session, self._index, self._sign = session, index, sign
+        #: Everybody's signed commitment, as this party has got it.
+        self._book: dict[int, _Signed] = {}
+        self._echo = b""
 
-    def read(self, own: bytes, bodies: Mapping[int, bytes]) -> dict[int, bytes]:
-        """Take in the bodies of round 1, this party's and the others'; return the others' commitment messages."""
-        bad = []
-        for index, body in {**bodies, self._index: own}.items():
-            try:
-                signed = _Signed.decode(body)
-            except ProtocolError:
-                bad.append(index)
-                continue
-            if not signed.is_signed(self._session, index):
-                bad.append(index)
-            self._entries[index] = signed
+    def commit(self) -> bytes:
+        message = self.dkg.commit()
+        signature = self._sign(_digest(self._session, message))
+        self._book[self._index] = _Signed(message, signature)
+        return self._book[self._index].encode()
+
+    def open(self, bodies: Mapping[int, bytes]) -> dict[int, bytes]:
+        """Take in the others' commitments; return the opening for each of them, with its share."""
+        signed = {index: _Signed(*parts) for index, parts in self._split(bodies, 2).items()}
+        bad = [index for index, entry in signed.items() if not entry.is_signed(self._session, index)]
         if bad:
             raise DkgAbort(Reason.MALFORMED_MESSAGE, bad)
-        return {index: self._entries[index].message for index in bodies}
+        self._book.update(signed)
+        opening = self.dkg.open({index: entry.message for index, entry in signed.items()})
+        return {index: join_parts((opening.broadcast, share)) for index, share in opening.shares.items()}
 
-    def verify(self, party: DkgParty, openings: Mapping[int, bytes], shares: Mapping[int, bytes]) -> bytes:
-        """Take round 3's step; of an opening that its dealer signed and had not committed to, find the proof."""
+    def verify(self, bodies: Mapping[int, bytes]) -> bytes:
+        """Check all openings and shares; of an opening that its dealer signed and had not committed to, find the proof."""
+        parts = self._split(bodies, 2)
+        shares = {index: share for index, (_, share) in parts.items()}
         try:
-            return party.verify(openings, shares)
+            self._echo = self.dkg.verify({index: opening for index, (opening, _) in parts.items()}, shares)
         except DkgAbort as abort:
             if abort.complaint is None:
                 proofs = (self._proof(dealer, shares[dealer]) for dealer in abort.culprits)
                 abort.complaint = next(filter(None, proofs), None)
             raise
+        return join_parts((self._echo, *(self._book[index].encode() for index in self._indices)))
 
-    def echo(self, echo: bytes) -> bytes:
-        return join_parts((echo, *(self._entries[index].encode() for index in self._indices)))
+    def finish(self, bodies: Mapping[int, bytes]) -> tuple[KeyShare, ...]:
+        """Release the shares; if parties have got different commitments, find the culprit."""
+        parts = self._split(bodies, 1 + self._session.threshold.n)
+        echoes = {index: echo for index, (echo, *_) in parts.items()}
+        try:
+            return self.dkg.finish(echoes)
+        except DkgAbort as abort:
+            if abort.reason != Reason.EQUIVOCATION:
+                raise
+            culprits, proof = self._judge(echoes, {index: book for index, (_, *book) in parts.items()})
+            raise DkgAbort(
+                Reason.EQUIVOCATION, tuple(culprits), complaint=proof, echoes=abort.echoes
+            ) from abort
 
-    def finish(self, party: DkgParty, own_echo: bytes, bodies: Mapping[int, bytes]) -> tuple[KeyShare, ...]:
-        """Take the last step of a key generation; if parties have got different commitments, find the culprit."""
-        echoes: dict[int, bytes] = {}
-        books: dict[int, list[bytes]] = {}
-        bad = []
+    def _split(self, bodies: Mapping[int, bytes], count: int) -> dict[int, list[bytes]]:
+        parts, bad = {}, []
         for index, body in bodies.items():
             try:
-                echoes[index], *books[index] = split_parts(body, 1 + self._session.threshold.n)
+                parts[index] = split_parts(body, count)
             except ProtocolError:
                 bad.append(index)
         if bad:
             raise DkgAbort(Reason.MALFORMED_MESSAGE, bad)
-        try:
-            return party.finish(echoes)
-        except DkgAbort as abort:
-            if abort.reason != Reason.EQUIVOCATION:
-                raise
-            culprits, proof = self._judge(own_echo, echoes, books)
-            raise DkgAbort(
-                Reason.EQUIVOCATION, tuple(culprits), complaint=proof, echoes=abort.echoes
-            ) from abort
+        return parts
 
     @property
     def _indices(self) -> range:
         return range(1, self._session.threshold.n + 1)
 
     def _judge(
-        self, own_echo: bytes, echoes: Mapping[int, bytes], books: Mapping[int, list[bytes]]
+        self, echoes: Mapping[int, bytes], books: Mapping[int, list[bytes]]
     ) -> tuple[set[int], bytes | None]:
         # A party that signed two commitments is to blame, and that is proven. So is, as far as this party knows itself, one
         # that passes on a commitment that nobody signed, and one that has the same commitments and yet signs another
         # transcript: the openings follow from the commitments.
         culprits: set[int] = set()
         proof: bytes | None = None
-        expected = EchoMessage.decode(own_echo, self._session.context).transcript_hash
+        expected = EchoMessage.decode(self._echo, self._session.context).transcript_hash
         for sender, book in books.items():
             differing = [i for i, body in zip(self._indices, book, strict=True) if not self._has(i, body)]
             for dealer in differing:
@@ -797,10 +798,10 @@ class CommitmentBook:
 
     def _has(self, dealer: int, body: bytes) -> bool:
         try:
-            return _Signed.decode(body).message == self._entries[dealer].message
+            return _Signed.decode(body).message == self._book[dealer].message
         except ProtocolError:
             return False
 
     def _proof(self, dealer: int, body: bytes) -> bytes | None:
-        proof = _PROOF + join_parts((self._entries[dealer].encode(), body))
+        proof = _PROOF + join_parts((self._book[dealer].encode(), body))
         return proof if check_evidence(self._session, proof) == dealer else None

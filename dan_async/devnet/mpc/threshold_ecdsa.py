@@ -61,6 +61,7 @@ from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
 from dan_async.crypto.signature import signer_of
 from dan_async.devnet.mpc.aborts import (
     PairAbort,
+    ProtocolAbort,
     ProtocolStateError,
     Reason,
     SigningAbort,
@@ -314,19 +315,17 @@ class SigningParty(Stepwise):
     def _for_each_other(self, task: Callable[[int], T]) -> dict[int, T]:
         """Run a task for each other signer, and go on after a fault, so that no ban is missed."""
         done: dict[int, T] = {}
-        faults: dict[int, tuple[str, bool]] = {}
+        faults: dict[int, ProtocolAbort] = {}
         for other in self._others:
             try:
                 done[other] = task(other)
-            except PairAbort as error:
+            except (PairAbort, SigningAbort) as error:
                 self._pairs[other].ban.is_set |= error.ban
-                faults[other] = (error.reason, error.ban)
-            except SigningAbort as error:
-                faults[other] = (error.reason, error.ban)
+                faults[other] = error
         for ban in (True, False):
-            culprits = [other for other, fault in faults.items() if fault[1] is ban]
+            culprits = [other for other, fault in faults.items() if fault.ban is ban]
             if culprits:
-                raise SigningAbort(faults[culprits[0]][0], culprits, ban=ban)
+                raise SigningAbort(faults[culprits[0]].reason, culprits, ban=ban)
         return done
 
     def _compare(self, lists: Mapping[int, tuple[bytes, ...]]) -> None:

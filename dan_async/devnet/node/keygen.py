@@ -252,7 +252,12 @@ class KeygenService:
         works = [self._check(params)]
         agreed = _agreement(works)
         self._spend(works)
-        return self._generate_one(works, agreed)
+
+        async def one() -> Acknowledgement:
+            (acknowledgement,) = await self._generate(works, agreed)
+            return acknowledgement
+
+        return one()
 
     def _check(self, params: KeygenParams) -> CheckedKeygen:
         """Check all of a request but its nonce and its owner's signature."""
@@ -288,17 +293,12 @@ class KeygenService:
             # An earlier attempt under the same id is over for good.
             self._unfinished.pop(work.request_id, None)
 
-    async def _generate_one(self, works: Sequence[CheckedKeygen], agreed: Session) -> Acknowledgement:
-        checked = works[0]
-        if checked.nonce is None:
-            # Before the first message: whoever has it could take another one under the same id, after a restart, for a lie.
-            name = f"{_ONE_SHOT}-{checked.session_id.hex()}"
-            await self._context.workers.use_disk(self._context.store.put, name, b"")
-        (acknowledgement,) = await self._generate(works, agreed)
-        return acknowledgement
-
     async def _generate(self, works: Sequence[CheckedKeygen], agreed: Session) -> Sequence[Acknowledgement]:
-        name = works[0].request_id
+        first, name = works[0], works[0].request_id
+        if first.nonce is None:
+            # Before the first message: whoever has it could take another one under the same id, after a restart, for a lie.
+            record = f"{_ONE_SHOT}-{first.session_id.hex()}"
+            await self._context.workers.use_disk(self._context.store.put, record, b"")
         _log.info("request %s: key generation %s of %d keys begins", name, agreed.threshold, len(works))
         session = KeygenSession(self._context, self._sessions, agreed, name)
         unfinished = self._remember(works, session)

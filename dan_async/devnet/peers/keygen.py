@@ -11,16 +11,13 @@ from dan_async._values import from_hex
 from dan_async.devnet.context import NodeContext
 from dan_async.devnet.faults.in_force import KeygenFaults
 from dan_async.devnet.faults.lies import KeygenFace
-from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolAbort, Reason
+from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolAbort
 from dan_async.devnet.mpc.dkg import (
-    CommitmentBook,
-    DkgParty,
     KeyShare,
+    ProvingParty,
     Session,
     check_evidence,
-    sign_commitment,
 )
-from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.peers.sessions import (
     AbortNotice,
     Kind,
@@ -30,7 +27,6 @@ from dan_async.devnet.peers.sessions import (
     RoundSession,
     SessionFailedError,
 )
-from dan_async.errors import ProtocolError
 from dan_async.types import OperatorAddress, RequestId
 
 _COMMIT, _OPEN, _ECHO = 1, 2, 3
@@ -52,6 +48,7 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
     KIND = Kind.KEYGEN
     ROUNDS = _ECHO
 
+    _faults: KeygenFaults
     #: The wait for the echoes, and the timer of the next question for the certificate.
     _echoes: asyncio.Timeout
     _asking: asyncio.TimerHandle
@@ -69,41 +66,30 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
         self._agreed = agreed
         self._request_id = request_id
         #: The party, once nothing but the others' echoes is missing.
-        self._party: DkgParty | None = None
+        self._party: ProvingParty | None = None
         self._certified: asyncio.Future[tuple[KeyShare, ...]] = asyncio.get_running_loop().create_future()
         self._releasing = asyncio.Lock()
         self._is_over = False  # nobody waits for it in ``run``
         #: Peers that have asked for the certificate before there was one.
         self.asked: set[OperatorAddress] = set()
-        self._faults: KeygenFaults | None = None
-        #: The peers' commitments, once they are there.
+        #: The peers' bodies of round 1, once they are there.
         self._commitments: dict[int, bytes] = {}
 
     async def work(self) -> tuple[KeyShare, ...]:
-        agreed, sign, began = self._agreed, self.context.identity.sign, time.monotonic()
+        began = time.monotonic()
         party = self._new_party()
         face = KeygenFace(
-            session=agreed,
+            session=self._agreed,
             index=self.own_index,
-            sign=sign,
-            new_party=self._new_party,
+            sign=self.context.identity.sign,
             squat=lambda: self._session.tell_all(PeerMessage(Kind.PAIR_SETUP, self.session_id, 1, b"")),
         )
         self._faults = self.context.faults.begin_keygen(face)
-        book = CommitmentBook(agreed, self.own_index)
-        commitment = sign_commitment(agreed, await self.compute(party.commit), sign)
-        committed = await self.exchange(_COMMIT, self._to_all(commitment))
-        self._commitments = await self.compute(book.read, commitment, committed)
-
-        opening = await self.compute(party.open, self._commitments)
-        openings, shares = self._split(
-            await self.exchange(
-                _OPEN,
-                {index: join_parts((opening.broadcast, share)) for index, share in opening.shares.items()},
-            )
-        )
-        echo = await self.compute(book.verify, party, openings, shares)
-        return await self._finish(book, party, echo, max(_ASK_S, time.monotonic() - began))
+        committed = await self.exchange(_COMMIT, self._to_all(await self.compute(party.commit)))
+        self._commitments = committed
+        opened = await self.exchange(_OPEN, await self.compute(party.open, committed))
+        echo = await self.compute(party.verify, opened)
+        return await self._finish(party, echo, max(_ASK_S, time.monotonic() - began))
 
     @property
     def may_be_certified(self) -> bool:
@@ -113,14 +99,14 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
     @property
     def certificate(self) -> bytes:
         """The proof that all parties agree, once there is a share."""
-        return b"" if self._party is None else self._party.certificate
+        return b"" if self._party is None else self._party.dkg.certificate
 
     async def certify(self, certificate: bytes) -> tuple[KeyShare, ...] | None:
         """Take a certificate, whoever brings it; return the shares if nobody waits for them in ``run`` any more."""
         async with self._releasing:
-            if self._party is None or self._certified.done() or self._party.certificate:
+            if self._party is None or self._certified.done() or self.certificate:
                 return None
-            shares = await self.context.workers.compute(self._party.certify, certificate)
+            shares = await self.context.workers.compute(self._party.dkg.certify, certificate)
             if shares is not None:
                 self._certified.set_result(shares)
                 with suppress(RuntimeError):  # the wait has ended by itself
@@ -151,21 +137,18 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
         )
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
-        assert self._faults is not None  # it has begun
         return self._faults.outgoing(round_, bodies, self._commitments)
 
-    async def _finish(
-        self, book: CommitmentBook, party: DkgParty, echo: bytes, ask_s: float
-    ) -> tuple[KeyShare, ...]:
+    async def _finish(self, party: ProvingParty, echo: bytes, ask_s: float) -> tuple[KeyShare, ...]:
         """Wait for the echoes of all, or for a certificate where some are missing or spoilt."""
         self._party = party
         self._ask_after(ask_s)
         try:
             async with asyncio.timeout(None) as self._echoes:
-                echoed = await self.exchange(_ECHO, self._to_all(book.echo(echo)))
+                echoed = await self.exchange(_ECHO, self._to_all(echo))
                 async with self._releasing:
                     if not self._certified.done():
-                        return await self.compute(book.finish, party, echo, echoed)
+                        return await self.compute(party.finish, echoed)
         except SessionFailedError:
             self.ask()
             await asyncio.wait([self._certified], timeout=_LAST_WORD_S)
@@ -185,17 +168,8 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
         self.ask()
         self._ask_after(2 * waited_s)
 
-    def _new_party(self) -> DkgParty:
-        return DkgParty(self._agreed, self.own_index, self.context.identity.sign)
+    def _new_party(self) -> ProvingParty:
+        return ProvingParty(self._agreed, self.own_index, self.context.identity.sign)
 
     def _to_all(self, body: bytes) -> dict[int, bytes]:
         return {self.index(peer): body for peer in self.peers}
-
-    def _split(self, received: Mapping[int, bytes]) -> tuple[dict[int, bytes], dict[int, bytes]]:
-        openings, shares = {}, {}
-        for index, body in received.items():
-            try:
-                openings[index], shares[index] = split_parts(body, 2)
-            except ProtocolError as error:
-                raise SessionFailedError(Reason.MALFORMED_MESSAGE, self.operators((index,))) from error
-        return openings, shares

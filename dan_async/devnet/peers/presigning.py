@@ -335,15 +335,13 @@ class PairSetups:
 
     # --- statuses -----------------------------------------------------------------------------------------------------
 
-    def _tell(self, peer: OperatorAddress) -> None:
-        """Say which set-up this node has, and ask for an answer, or a new set-up, if somebody waits to sign."""
-        self._say(peer, asks=self._urgent[peer] > 0)
-
-    def _say(self, peer: OperatorAddress, *, asks: bool) -> None:
+    def _tell(self, peer: OperatorAddress, *, is_answer: bool = False) -> None:
+        """Say which set-up this node has; unasked, and if somebody waits to sign, ask for an answer, or for a new set-up."""
         if peer not in self._running:  # else what it has is about to change, and will be told then
             state = self._store.get(peer)
             setup_id = _NO_SETUP if state is None else state.setup_id
-            self._links.send(peer, PeerMessage(Kind.PAIR_STATUS, setup_id, int(asks), b"").encode())
+            asks = int(not is_answer and self._urgent[peer] > 0)
+            self._links.send(peer, PeerMessage(Kind.PAIR_STATUS, setup_id, asks, b"").encode())
 
     def _on_status(self, peer: OperatorAddress, message: PeerMessage) -> None:
         self._told[peer] = message.session_id
@@ -351,7 +349,7 @@ class PairSetups:
         if not message.round:
             return
         self._asked.add(peer)
-        self._say(peer, asks=False)
+        self._tell(peer, is_answer=True)
         if self._differs(peer) and self._needs_setup(peer) and not self._rate.take(peer):
             self._start(peer)
 

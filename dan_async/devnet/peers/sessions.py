@@ -138,23 +138,11 @@ class AbortNotice:
 # --- how sessions fail -------------------------------------------------------------------------------------------------
 
 
-def _as_tuple(operators: Iterable[OperatorAddress]) -> tuple[OperatorAddress, ...]:
-    return tuple(operators)
-
-
 @define
 class SilentPeersError(Exception):
     """Some peers sent nothing for a round within its time."""
 
     peers: frozenset[OperatorAddress]
-
-
-@define
-class ConflictingMessageError(Exception):
-    """A peer sent two different messages for one round."""
-
-    peer: OperatorAddress
-    round: int
 
 
 @define
@@ -171,7 +159,7 @@ class SessionFailedError(Exception):
     """A session has ended without a result. The culprits are those that this node can blame by what it has seen itself."""
 
     reason: str = field(converter=str)
-    culprits: tuple[OperatorAddress, ...] = field(default=(), converter=_as_tuple)
+    culprits: tuple[OperatorAddress, ...] = field(default=(), converter=tuple[OperatorAddress, ...])
     aborted_by: OperatorAddress | None = field(default=None, kw_only=True)
     #: Evidence to be passed on.
     complaint: bytes | None = field(default=None, kw_only=True)
@@ -245,7 +233,8 @@ class PeerSession:
         while True:
             self._changed.clear()
             if self._conflict is not None:
-                raise ConflictingMessageError(*self._conflict)
+                peer, conflicting = self._conflict
+                raise SessionFailedError(f"two different messages in round {conflicting}", (peer,))
             missing = self._peers.intersection(self._peers if awaited is None else awaited) - received.keys()
             if not missing:
                 return dict(received)
@@ -547,12 +536,7 @@ class RoundSession(ABC, Generic[R]):
         if not bodies:
             self._session.is_mute = True
         self._session.send(round_, {self.parties[index - 1]: body for index, body in bodies.items()})
-        try:
-            received = await self._receive(round_)
-        except ConflictingMessageError as error:
-            raise SessionFailedError(
-                f"two different messages in round {error.round}", (error.peer,)
-            ) from error
+        received = await self._receive(round_)
         return {self.index(peer): body for peer, body in received.items()}
 
     async def _compute(self, step: Callable[..., T], arguments: Sequence[Any], urgency: Urgency) -> T:

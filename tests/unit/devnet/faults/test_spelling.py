@@ -7,7 +7,6 @@ from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
-from attrs import fields
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +45,7 @@ from dan_async.devnet.faults.spelling import FAULT_NAMES, parse_fault, parse_nod
 from dan_async.devnet.node.server import NodeMethods
 from dan_async.errors import ConfigurationError
 from dan_async.protocols.node import SETTLE_KEYGEN
+from tests.unit.devnet.node_context import node_context
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,8 @@ def test_what_a_text_means(text, fault):
 
 def test_every_method_of_a_node_can_be_named():
     """As those that faults can be limited to, and no others."""
-    services = {field.alias: MagicMock() for field in fields(NodeMethods) if field.init}
-    assert {*NodeMethods(**services)._handlers, SETTLE_KEYGEN} == set(RPC_METHODS)
+    methods = NodeMethods(node_context(), MagicMock(), MagicMock())
+    assert {*methods._handlers, SETTLE_KEYGEN} == set(RPC_METHODS)
 
 
 def test_every_fault_has_a_name():

@@ -8,15 +8,7 @@ from attrs import evolve
 from dan_async.config import Threshold
 from dan_async.devnet.context import NodeIdentity
 from dan_async.devnet.mpc.aborts import DkgAbort, Reason
-from dan_async.devnet.mpc.dkg import (
-    CommitmentBook,
-    DkgParty,
-    EchoMessage,
-    Session,
-    check_evidence,
-    sign_commitment,
-    sign_message,
-)
+from dan_async.devnet.mpc.dkg import EchoMessage, ProvingParty, Session, check_evidence, sign_message
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 
 IDENTITIES = sorted((NodeIdentity.from_hex(f"{n:064x}") for n in (1, 2, 3)), key=lambda i: i.operator.lower())
@@ -27,13 +19,13 @@ AGREED = Session(
 )
 
 
-def party(index, session=AGREED):
-    return DkgParty(session, index, IDENTITIES[index - 1].sign)
+def party(index, session=AGREED, by=None):
+    return ProvingParty(session, index, IDENTITIES[(by or index) - 1].sign)
 
 
 def signed(index, session=AGREED, by=None):
     """A body of round 1, from a party with a polynomial of its own."""
-    return sign_commitment(session, party(index, session).commit(), IDENTITIES[(by or index) - 1].sign)
+    return party(index, session, by).commit()
 
 
 def false_echo(index):
@@ -50,29 +42,27 @@ class Run:
     """A key generation of three, up to the echoes, in which party 3 may have two faces."""
 
     def __init__(self, *, two_faced=False):
-        parties = {i: party(i) for i in (1, 2, 3)}
+        self.parties = parties = {i: party(i) for i in (1, 2, 3)}
         face = party(3) if two_faced else parties[3]
-        first = {i: sign_commitment(AGREED, p.commit(), IDENTITIES[i - 1].sign) for i, p in parties.items()}
-        other = sign_commitment(AGREED, face.commit(), IDENTITIES[2].sign) if two_faced else first[3]
+        first = {i: p.commit() for i, p in parties.items()}
+        other = face.commit() if two_faced else first[3]
         seen = {1: first, 2: {**first, 3: other}, 3: first}  # party 2 is the victim
-        self.books = {i: CommitmentBook(AGREED, i) for i in (1, 2, 3)}
-        commitments = {i: self.books[i].read(seen[i][i], others(seen[i], i)) for i in (1, 3)}
-        commitments[2] = self.books[2].read(seen[2][2], others(seen[2], 2))
-        openings = {i: parties[i].open(commitments[i]) for i in (1, 2, 3)}
-        to_victim = face.open(commitments[3]) if two_faced else openings[3]
-        self.parties, self.echoes = parties, {}
+        openings = {i: parties[i].open(others(seen[i], i)) for i in (1, 2, 3)}
+        to_victim = face.open(others(seen[3], 3)) if two_faced else openings[3]
+        self.echoes = {}
         for i in (1, 2, 3):
             sent = {j: to_victim if (i, j) == (2, 3) else openings[j] for j in (1, 2, 3) if j != i}
-            self.echoes[i] = parties[i].verify(
-                {j: opening.broadcast for j, opening in sent.items()},
-                {j: opening.shares[i] for j, opening in sent.items()},
-            )
+            self.echoes[i] = parties[i].verify({j: opening[i] for j, opening in sent.items()})
 
     def bodies(self):
-        return {i: self.books[i].echo(self.echoes[i]) for i in (1, 2, 3)}
+        return dict(self.echoes)
+
+    def with_echo(self, index, echo):
+        """The body of a party with another echo, and the commitments that it has got."""
+        return join_parts((echo, *split_parts(self.echoes[index], 4)[1:]))
 
     def finish(self, index, bodies):
-        return self.books[index].finish(self.parties[index], self.echoes[index], others(bodies, index))
+        return self.parties[index].finish(others(bodies, index))
 
     def abort(self, index, bodies):
         with pytest.raises(DkgAbort) as caught:
@@ -114,17 +104,16 @@ def test_who_signs_another_transcript_of_the_same_commitments_is_blamed():
     run = Run()
     bodies = run.bodies()
     false = false_echo(2)
-    run.echoes[2] = false.encode(AGREED.context)
-    abort = run.abort(1, {**bodies, 2: run.bodies()[2]})
+    abort = run.abort(1, {**bodies, 2: run.with_echo(2, false.encode(AGREED.context))})
     assert (abort.reason, abort.culprits, abort.complaint) == (Reason.EQUIVOCATION, (2,), None)
 
 
 def test_other_aborts_are_left_as_they_are():
     """A bad signature of an echo, for one."""
     run = Run()
-    echo = EchoMessage.decode(run.echoes[2], AGREED.context)
-    run.echoes[2] = evolve(echo, signature=b"\x01" * 65).encode(AGREED.context)
-    abort = run.abort(1, run.bodies())
+    echo = EchoMessage.decode(split_parts(run.echoes[2], 4)[0], AGREED.context)
+    unsigned = evolve(echo, signature=b"\x01" * 65).encode(AGREED.context)
+    abort = run.abort(1, {**run.bodies(), 2: run.with_echo(2, unsigned)})
     assert (abort.reason, abort.culprits) == (Reason.ECHO_SIGNATURE, (2,))
 
 
@@ -143,29 +132,24 @@ def test_echoes_without_a_book_are_blamed_on_their_sender(body):
 )
 def test_a_commitment_that_is_not_signed_is_not_taken(body):
     """Nobody could be shown it later."""
+    one = party(1)
+    one.commit()
     with pytest.raises(DkgAbort) as caught:
-        CommitmentBook(AGREED, 1).read(signed(1), {2: body, 3: signed(3)})
+        one.open({2: body, 3: signed(3)})
     assert caught.value.culprits == (2,)
 
 
 def opened_otherwise(*, is_signed):
     """Party 3 opens something to party 1 that it has not committed to, and signs for it, or not; gives party 1's abort."""
     parties, face = {i: party(i) for i in (1, 2, 3)}, party(3)
-    bodies = {i: sign_commitment(AGREED, p.commit(), IDENTITIES[i - 1].sign) for i, p in parties.items()}
+    bodies = {i: p.commit() for i, p in parties.items()}
     face.commit()
-    book = CommitmentBook(AGREED, 1)
-    received = book.read(bodies[1], others(bodies, 1))
-    theirs = {i: CommitmentBook(AGREED, i).read(bodies[i], others(bodies, i)) for i in (2, 3)}
-    parties[1].open(received)
-    honest = {i: parties[i].open(theirs[i]) for i in (2, 3)}
-    other = face.open(theirs[3])
-    dealt = other if is_signed else honest[3]
+    openings = {i: parties[i].open(others(bodies, i)) for i in (1, 2, 3)}
+    other = face.open(others(bodies, 3))[1]
+    if not is_signed:
+        other = join_parts((split_parts(other, 2)[0], split_parts(openings[3][1], 2)[1]))
     with pytest.raises(DkgAbort) as caught:
-        book.verify(
-            parties[1],
-            {2: honest[2].broadcast, 3: other.broadcast},
-            {2: honest[2].shares[1], 3: dealt.shares[1]},
-        )
+        parties[1].verify({2: openings[2][1], 3: other})
     return caught.value
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from dan_async.config import Threshold
 from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
-from dan_async.devnet.mpc.dkg import CommitmentBook, DkgParty, Session, sign_commitment
+from dan_async.devnet.mpc.dkg import ProvingParty, Session
 from dan_async.devnet.mpc.framing import join_parts, split_parts
 from dan_async.devnet.node.rpc import RefusalError, refusing
 from dan_async.devnet.peers.keygen import KeygenSession
@@ -58,7 +58,7 @@ class Bench:
         self.peer_sessions = PeerSessions(self.links, early_s=5, early_bytes=100_000)
         limits = NodeLimits(round_s=round_s)
         self.context = node_context(identity=IDENTITIES[0], workers=workers, limits=limits)
-        self.peers = {OPERATORS[i]: DkgParty(AGREED, i + 1, IDENTITIES[i].sign) for i in (1, 2)}
+        self.peers = {OPERATORS[i]: ProvingParty(AGREED, i + 1, IDENTITIES[i].sign) for i in (1, 2)}
 
     def start(self):
         self.session = KeygenSession(self.context, self.peer_sessions, AGREED, REQUEST)
@@ -68,18 +68,17 @@ class Bench:
         """Come to the last round, in which the node has nothing from anybody; gives the certificate and the echoes."""
         openings = await self.open()
         for i, opening in openings.items():
-            self.say(OPERATORS[i - 1], join_parts((opening.broadcast, opening.shares[1])), round_=2)
-        mine = {peer: split_parts(await self.mine(2, peer), 2) for peer in (A, B)}
-        echoes = {
-            i: self.peers[peer].verify(
-                {1: mine[peer][0], other: openings[other].broadcast},
-                {1: mine[peer][1], other: openings[other].shares[i]},
-            )
+            self.say(OPERATORS[i - 1], opening[1], round_=2)
+        sent = await self.verify(openings)
+        self.peers[A].finish({1: await self.mine(3), 3: sent[3]})
+        return self.peers[A].dkg.certificate, sent
+
+    async def verify(self, openings):
+        """Have the peers check what they are sent in round 2; gives their echoes."""
+        return {
+            i: self.peers[peer].verify({1: await self.mine(2, peer), other: openings[other][i]})
             for i, other, peer in ((2, 3, A), (3, 2, B))
         }
-        sent = {i: self.books[i].echo(echo) for i, echo in echoes.items()}
-        self.books[2].finish(self.peers[A], echoes[2], {1: await self.mine(3), 3: sent[3]})
-        return self.peers[A].certificate, sent
 
     def say(self, peer, body, *, round_=Kind.KEYGEN, kind=Kind.KEYGEN):
         self.peer_sessions.on_message(peer, PeerMessage(kind, SESSION, round_, body))
@@ -102,16 +101,11 @@ class Bench:
         bodies[1] = await self.mine(1)
         self.say(A, bodies[2], round_=1)
         self.say(B, bodies[3], round_=1)
-        self.books = {}
-        for i in (2, 3):
-            book = self.books[i] = CommitmentBook(AGREED, i)
-            book.read(bodies[i], {j: body for j, body in bodies.items() if j != i})
-        return {i: split_parts(body, 2)[0] for i, body in bodies.items()}
+        return bodies
 
     def signed(self, peer, party=None):
         """What a peer sends in round 1."""
-        identity = IDENTITIES[OPERATORS.index(peer)]
-        return sign_commitment(AGREED, (party or self.peers[peer]).commit(), identity.sign)
+        return (party or self.peers[peer]).commit()
 
     async def open(self):
         commitments = await self.commit()
@@ -144,25 +138,17 @@ async def test_a_whole_key_generation(bench):
     openings = await bench.open()
     assert bench.links.needed == [(A, B)]
     for i, opening in openings.items():
-        bench.say(OPERATORS[i - 1], join_parts((opening.broadcast, opening.shares[1])), round_=2)
+        bench.say(OPERATORS[i - 1], opening[1], round_=2)
     mine = {peer: await bench.mine(2, peer) for peer in (A, B)}
     opened = {peer: mine[peer][4 : 4 + int.from_bytes(mine[peer][:4], "big")] for peer in mine}
     shares = {peer: mine[peer][8 + len(opened[peer]) :] for peer in mine}
     assert opened[A] == opened[B]
     assert shares[A] != shares[B]
-    echoes = {
-        2: bench.peers[A].verify(
-            {1: opened[A], 3: openings[3].broadcast}, {1: shares[A], 3: openings[3].shares[2]}
-        ),
-        3: bench.peers[B].verify(
-            {1: opened[B], 2: openings[2].broadcast}, {1: shares[B], 2: openings[2].shares[3]}
-        ),
-    }
+    echoes = await bench.verify(openings)
     for i, echo in echoes.items():
-        bench.say(OPERATORS[i - 1], bench.books[i].echo(echo), round_=3)
+        bench.say(OPERATORS[i - 1], echo, round_=3)
     (share,) = await bench.running
-    others = {1: await bench.mine(3), 3: bench.books[3].echo(echoes[3])}
-    (theirs,) = bench.books[2].finish(bench.peers[A], echoes[2], others)
+    (theirs,) = bench.peers[A].finish({1: await bench.mine(3), 3: echoes[3]})
     assert share.public_key == theirs.public_key
     assert share.transcript_hash == theirs.transcript_hash
     assert bench.links.needed == []
@@ -228,7 +214,7 @@ async def test_silence_is_blamed_on_the_silent_only(workers):
 
 async def test_a_proof_of_equivocation_convinces(bench):
     """Also a node that has not seen both commitments itself, and whoever brings the proof."""
-    other = DkgParty(AGREED, 3, IDENTITIES[2].sign)
+    other = ProvingParty(AGREED, 3, IDENTITIES[2].sign)
     bench.start()
     proof = b"\xe0" + join_parts((bench.signed(B), bench.signed(B, other)))
     bench.abort(A, complaint=proof)
@@ -239,7 +225,7 @@ async def test_a_proof_of_equivocation_convinces(bench):
 async def test_a_commitment_that_its_sender_did_not_sign_is_blamed_on_it(bench):
     """Nobody could show it to the others later."""
     bench.start()
-    bench.say(A, sign_commitment(AGREED, bench.peers[A].commit(), IDENTITIES[2].sign), round_=1)
+    bench.say(A, ProvingParty(AGREED, 2, IDENTITIES[2].sign).commit(), round_=1)
     bench.say(B, bench.signed(B), round_=1)
     assert (await bench.refusal()).data == {"culprits": [A]}
 
@@ -265,16 +251,16 @@ async def test_garbage_is_blamed_on_its_sender(bench):
 async def test_parts_that_do_not_add_up_are_blamed_on_their_sender(bench):
     """An opening without a share."""
     openings = await bench.open()
-    bench.say(A, join_parts((openings[2].broadcast,)), round_=2)
-    bench.say(B, join_parts((openings[3].broadcast, openings[3].shares[1])), round_=2)
+    bench.say(A, join_parts(split_parts(openings[2][1], 2)[:1]), round_=2)
+    bench.say(B, openings[3][1], round_=2)
     assert (await bench.refusal()).data == {"culprits": [A]}
 
 
 async def test_somebody_elses_share_is_blamed_on_its_sender(bench):
     """A share says whom it was dealt to."""
     openings = await bench.open()
-    bench.say(A, join_parts((openings[2].broadcast, openings[2].shares[3])), round_=2)
-    bench.say(B, join_parts((openings[3].broadcast, openings[3].shares[1])), round_=2)
+    bench.say(A, openings[2][3], round_=2)
+    bench.say(B, openings[3][1], round_=2)
     assert (await bench.refusal()).data == {"culprits": [A]}
 
 

@@ -8,11 +8,11 @@ import time
 import pytest
 
 from dan_async.devnet.peers.sessions import (
-    ConflictingMessageError,
     Kind,
     PeerAbortError,
     PeerMessage,
     PeerSessions,
+    SessionFailedError,
     SilentPeersError,
 )
 from tests.unit.devnet.peers.played_peers import Links
@@ -98,9 +98,10 @@ async def test_two_different_messages_for_a_round_are_a_fault(sessions):
     with opened(sessions, [A, B]) as session:
         sessions.on_message(A, message(b"one"))
         sessions.on_message(A, message(b"two"))
-        with pytest.raises(ConflictingMessageError) as caught:
+        with pytest.raises(SessionFailedError) as caught:
             await session.receive(1, end_s=1)
-        assert caught.value.peer == A
+        assert caught.value.culprits == (A,)
+        assert caught.value.reason == "two different messages in round 1"
 
 
 async def test_an_abort_ends_the_wait(sessions):
