@@ -27,7 +27,7 @@ from dan_async.errors import ConnectError, DanError, NodeError, NodeUnreachableE
 from dan_async.nodes import RestPolicy
 from dan_async.nodes.node import Node, Request
 from dan_async.protocols.node import PROTOCOL, identity_digest
-from dan_async.retry import RetryPolicy
+from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.websocket import Backoff, WebSocketTransport
 from tests.fake_nodes import Identity
 from tests.helpers import CuttableProxy, ManualClock, assert_runs_under, no_leaks, wait_until
@@ -78,7 +78,7 @@ class Bench:
     async def call(self, number: int, *, total_s: float = 40) -> None:
         try:
             request = Request("dan_test", json.dumps({"number": number}), lambda value: value)
-            result = await self.node.call(request=request, deadline=Deadline(total_s))
+            result = await self.node.ask(Tries(), request=request, deadline=Deadline(total_s))
         except DanError as error:
             self.endings.append((number, error))
         else:

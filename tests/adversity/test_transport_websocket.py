@@ -791,5 +791,5 @@ async def test_many_calls_cancelled_at_random_moments_leave_nothing():
         await asyncio.wait(calls)
         assert [call.result() for call in calls[1::2]] == list(range(1, 500, 2))
         assert transport._connection.pending == 0
-        assert transport._connection._in_flight == 0
+        assert transport._connection._places == 100
         await transport.aclose()
