@@ -197,10 +197,6 @@ class _Asking(Generic[N, A]):
             if timer is not None:
                 timer.cancel()
 
-    def _end_wait(self) -> None:
-        if self._waiter is not None:
-            _release(self._waiter)
-
     # --- the time -------------------------------------------------------------------------------------------------------
 
     def next_look_s(self) -> float | None:
@@ -246,7 +242,7 @@ class _Asking(Generic[N, A]):
 
     def _settle(self) -> None:
         self.is_settled = True
-        self._end_wait()
+        _release(self._waiter)
 
     @property
     def are_all_in(self) -> bool:
@@ -275,12 +271,12 @@ class _Asking(Generic[N, A]):
             if not self.is_settled:
                 self.ask_more()
             elif self.are_all_in:
-                self._end_wait()
+                _release(self._waiter)
         except Exception as error:  # noqa: BLE001 - a bug of ours ends the asking, and is raised there
             self.crash = error
             self._settle()
 
 
-def _release(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
+def _release(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
         waiter.set_result(None)

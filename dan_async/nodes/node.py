@@ -45,10 +45,8 @@ from dan_async.transport.http import HttpTransport
 from dan_async.transport.rpc import Transport
 from dan_async.transport.websocket import (
     Connection,
-    Outcome,
     WebSocketTransport,
     ready_connection,
-    result_of,
 )
 from dan_async.types import Json, OperatorAddress, RequestId
 
@@ -70,10 +68,11 @@ class Request(Generic[T]):
     request_id: RequestId | None = None
     #: Checks a decoded answer by the node that gave it; raises the DanError that says why it does not count.
     check: Callable[[OperatorAddress, T], None] | None = None
+    #: Whether its time says something about one node: what they do together takes as long as the slowest of them.
+    is_timed: bool = field(init=False)
 
-    @property
-    def is_timed(self) -> bool:
-        """Whether its time says something about one node: what they do together takes as long as the slowest of them."""
+    @is_timed.default
+    def _is_of_one_node(self) -> bool:
         return self.method not in _COLLECTIVE
 
     def within(self, deadline: Deadline) -> Callable[[Node, Tries], asyncio.Future[T]]:
@@ -175,9 +174,7 @@ class Node:
         if connection is None or limit_s == 0.0:
             return asyncio.create_task(self.call(tries, request=request, deadline=deadline))
         tries.made += 1
-        sent = _Sent(self, request, deadline, tries)
-        sent.send(connection, limit_s)
-        return sent
+        return _Sent(self, connection, limit_s, request, deadline=deadline, tries=tries)
 
     async def ask_once(self, request: Request[T]) -> T:
         """Ask the node a single time, for as long as one attempt may take; raise its NodeError."""
@@ -298,31 +295,40 @@ class Node:
 class _Sent(asyncio.Future[T]):
     """A call of a node whose first attempt was sent at once; if that fails, a task goes on."""
 
-    def __init__(self, node: Node, request: Request[T], deadline: Deadline, tries: Tries) -> None:
+    def __init__(
+        self,
+        node: Node,
+        connection: Connection,
+        limit_s: float | None,
+        request: Request[T],
+        *,
+        deadline: Deadline,
+        tries: Tries,
+    ) -> None:
         super().__init__()
         self._call = node, request, deadline, tries
+        self._connection = connection
         self._asked = node.health.begin()
         self._started = node.retry.clock()
         self._rest: asyncio.Task[T] | None = None
 
-    def send(self, connection: Connection, limit_s: float | None) -> None:
-        """Make the first attempt."""
-        _, request, _, _ = self._call
-        self._connection = connection
         try:
             self._number = connection.send(request.method, request.params, limit_s, self._end)
         except DanError as error:
             self._fail(error)
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, answer: Json, error: DanError | None) -> None:
+        if error is not None:
+            self._fail(error)
+            return
         node, request, _, _ = self._call
         try:
-            self.set_result(node.accept(request, self._asked, result_of(outcome)))
-        except DanError as error:
-            self._fail(error)
-        except Exception as error:  # noqa: BLE001 - a bug of ours, for whoever asked
+            self.set_result(node.accept(request, self._asked, answer))
+        except DanError as failure:
+            self._fail(failure)
+        except Exception as bug:  # noqa: BLE001 - of ours, for whoever asked
             node.health.gave_up(self._asked, is_timed=False)
-            self.set_exception(error)
+            self.set_exception(bug)
 
     def _fail(self, error: DanError) -> None:
         node, request, deadline, tries = self._call

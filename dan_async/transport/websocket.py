@@ -8,7 +8,6 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import aiohttp
@@ -25,8 +24,8 @@ from dan_async.errors import (
     ProtocolError,
     RequestTimeoutError,
 )
-from dan_async.transport.rpc import Reply, decode_reply, encode_request
-from dan_async.transport.socket import Loss, Socket, SocketOpener, Started, own_copy
+from dan_async.transport.rpc import decode_reply, encode_request
+from dan_async.transport.socket import Loss, Socket, SocketOpener, own_copy
 from dan_async.types import Json
 
 T = TypeVar("T")
@@ -40,8 +39,8 @@ MAX_STRAY_REPLIES = 16
 #: Requests whose time is over are looked for at most so often, in seconds: one timer serves all of a connection.
 _EXPIRE_EVERY_S = 0.002
 
-#: The end of a request: its reply, or the error of the connection's loss or of its time running out.
-Outcome: TypeAlias = Reply | DanError
+#: Takes the end of a request, once: its result; or the peer's error, that of the connection's loss, or of time running out.
+OnEnd: TypeAlias = Callable[[Json, DanError | None], object]
 
 
 # --- waiting between connections --------------------------------------------------------------------------------------
@@ -108,7 +107,7 @@ class _Request:
     method: str
     timeout_s: float | None
     due: float  # when its time is over, by the loop's clock
-    on_end: Callable[[Outcome], object]
+    on_end: OnEnd
     #: How many messages had come when it was written; None until then.
     heard: int | None = None
 
@@ -174,16 +173,14 @@ class Connection:
         """Whether ``send`` may be called now."""
         return self.is_fit and self._places > 0 and not self._socket.buffer.is_crowded
 
-    def send(
-        self, method: str, params: str, timeout_s: float | None, on_end: Callable[[Outcome], object]
-    ) -> int:
+    def send(self, method: str, params: str, timeout_s: float | None, on_end: OnEnd) -> int:
         """
         Send a request without waiting, of a connection that ``is_ready``; return its number, for ``forget``.
 
-        *on_end* is called once, with the reply or the error that ended it, and must not raise; not if this one raises.
+        *on_end* must not raise; it is not called if this raises.
         """
         self._places -= 1
-        number = self._begin(method, timeout_s, timeout_s, on_end)
+        number = self._enter(method, timeout_s, timeout_s, on_end)
         try:
             self._write(number, params)
         except BaseException:
@@ -210,11 +207,16 @@ class Connection:
                 raise self._timeout_error(method, timeout_s, "no earlier request was answered")
             if left_s is not None:
                 left_s = max(0.0, left_s - (self._loop.time() - start))
-        answer: asyncio.Future[Outcome] = self._loop.create_future()
         if self._socket.loss is not None:
             self._free_place()
             raise self._socket.loss()
-        number = self._begin(method, timeout_s, left_s, partial(_settle, answer))
+        answer: asyncio.Future[tuple[Json, DanError | None]] = self._loop.create_future()
+
+        def on_end(*outcome: Any) -> None:
+            # An error is a result as well: an exception that a cancelled caller never looks at would be logged as unseen.
+            _settle(answer, outcome)
+
+        number = self._enter(method, timeout_s, left_s, on_end)
         try:
             buffer = self._socket.buffer
             has_to_wait = buffer.is_crowded
@@ -225,13 +227,14 @@ class Connection:
                 self._write(number, params)
                 if has_to_wait:
                     buffer.pass_on()
-            return result_of(await answer)
+            result, error = await answer
         finally:
             self.forget(number)
+        if error is not None:
+            raise error
+        return result
 
-    def _begin(
-        self, method: str, timeout_s: float | None, left_s: float | None, on_end: Callable[[Outcome], object]
-    ) -> int:
+    def _enter(self, method: str, timeout_s: float | None, left_s: float | None, on_end: OnEnd) -> int:
         """Enter a request that has a place, and return its number."""
         due = math.inf
         if left_s is not None:
@@ -246,8 +249,10 @@ class Connection:
         request, socket = self._pending[number], self._socket
         request.heard = heard = socket.heard
         try:
-            # Never waits: see ``WriteBuffer``.
-            Started(socket.write(encode_request(number, request.method, params)))
+            # It never waits, see ``WriteBuffer``, so it ends at once.
+            socket.write(encode_request(number, request.method, params)).send(None)
+        except StopIteration:
+            pass
         except UnicodeEncodeError:
             raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
         except ConnectionLostError:
@@ -261,7 +266,10 @@ class Connection:
         """Take a request out that has ended, if it had not before; its place goes to the next that waits for one."""
         request = self._pending.pop(number, None)
         if request is not None:
-            self._free_place()
+            if self._turns:
+                self._free_place()
+            else:
+                self._places += 1
         return request
 
     def _free_place(self) -> None:
@@ -307,7 +315,7 @@ class Connection:
             request = self._remove(number)
             if request is not None:
                 self._owed += request.heard is not None
-                request.on_end(self._late(request))
+                request.on_end(None, self._late(request))
         due = min([request.due for request in self._pending.values()], default=math.inf)
         if due < math.inf:
             self._expire_at(max(due, now + _EXPIRE_EVERY_S))
@@ -332,7 +340,7 @@ class Connection:
         if request is None:
             self._bear_with(number)
         else:
-            request.on_end(reply)
+            request.on_end(reply.result, reply.error)
 
     def _bear_with(self, reply_id: int) -> None:
         # Late replies to requests that were given up are expected, once for each; anything else is a stray.
@@ -386,24 +394,14 @@ class Connection:
         for number in tuple(self._pending):
             request = self._remove(number)
             if request is not None:
-                request.on_end(loss())
+                request.on_end(None, loss())
 
     async def aclose(self, loss: Loss, *, is_polite: bool = True) -> None:
         """Fail what is pending and close the socket; see ``Socket.aclose``."""
         await self._socket.aclose(loss, is_polite=is_polite)
 
 
-def result_of(outcome: Outcome) -> Json:
-    """Return the result of a request that ended, or raise its error."""
-    if not isinstance(outcome, Reply):
-        raise outcome
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.result
-
-
 def _settle(waiter: asyncio.Future[T], result: T) -> None:
-    # An error is a result as well: an exception that a cancelled caller never looks at would be logged as unseen.
     if not waiter.done():
         waiter.set_result(result)
 
