@@ -46,7 +46,6 @@ from dan_async.transport.rpc import Transport
 from dan_async.transport.websocket import (
     Connection,
     WebSocketTransport,
-    ready_connection,
 )
 from dan_async.types import Json, OperatorAddress, RequestId
 
@@ -169,12 +168,13 @@ class Node:
 
     def ask(self, tries: Tries, *, request: Request[T], deadline: Deadline) -> asyncio.Future[T]:
         """Do as ``call``. Over an open connection the request is sent at once, and a task is made only if that fails."""
-        connection = None if self._socket is None or self.events.listeners else ready_connection(self._socket)
+        connection = None if self._socket is None or self.events.listeners else self._socket.connection
         limit_s = deadline.cap(self._timeouts.attempt_s)
-        if connection is None or limit_s == 0.0:
-            return asyncio.create_task(self.call(tries, request=request, deadline=deadline))
-        tries.made += 1
-        return _Sent(self, connection, limit_s, request, deadline=deadline, tries=tries)
+        if connection is not None and limit_s != 0.0:
+            sent = _Sent(self, connection, request, deadline=deadline, tries=tries)
+            if sent.begin(limit_s):
+                return sent
+        return asyncio.create_task(self.call(tries, request=request, deadline=deadline))
 
     async def ask_once(self, request: Request[T]) -> T:
         """Ask the node a single time, for as long as one attempt may take; raise its NodeError."""
@@ -299,7 +299,6 @@ class _Sent(asyncio.Future[T]):
         self,
         node: Node,
         connection: Connection,
-        limit_s: float | None,
         request: Request[T],
         *,
         deadline: Deadline,
@@ -308,16 +307,21 @@ class _Sent(asyncio.Future[T]):
         super().__init__()
         self._call = node, request, deadline, tries
         self._connection = connection
-        self._asked = node.health.begin()
-        self._started = node.retry.clock()
         self._rest: asyncio.Task[T] | None = None
 
-        try:
-            self._number = connection.send(request.method, request.params, limit_s, self._end)
-        except DanError as error:
-            self._fail(error)
+    def begin(self, limit_s: float | None) -> bool:
+        """Send the request; return False if it would have to wait."""
+        node, request, _, tries = self._call
+        number = self._connection.send(request.method, request.params, limit_s, self._end)
+        if number is None:
+            return False
+        tries.made += 1
+        self._number, self._asked, self._started = number, node.health.begin(), node.retry.clock()
+        return True
 
     def _end(self, answer: Json, error: DanError | None) -> None:
+        if self.done():
+            return  # cancelled
         if error is not None:
             self._fail(error)
             return

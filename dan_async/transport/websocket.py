@@ -168,24 +168,21 @@ class Connection:
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether ``send`` may be called now."""
-        return self.is_fit and self._places > 0 and not self._socket.buffer.is_crowded
-
-    def send(self, method: str, params: str, timeout_s: float | None, on_end: OnEnd) -> int:
+    def send(self, method: str, params: str, timeout_s: float | None, on_end: OnEnd) -> int | None:
         """
-        Send a request without waiting, of a connection that ``is_ready``; return its number, for ``forget``.
+        Send a request at once, and return its number, for ``forget``; None if it would have to wait.
 
-        *on_end* must not raise; it is not called if this raises.
+        *on_end* is called later, also if this fails, and must not raise.
         """
+        if not self.is_fit or self._places <= 0 or self._socket.buffer.is_crowded:
+            return None
         self._places -= 1
         number = self._enter(method, timeout_s, timeout_s, on_end)
         try:
             self._write(number, params)
-        except BaseException:
+        except DanError as error:
             self.forget(number)
-            raise
+            self._loop.call_soon(on_end, None, error)
         return number
 
     def forget(self, number: int) -> None:
@@ -479,7 +476,8 @@ class WebSocketTransport:
         self._on_connect = on_connect
         self._max_pending = max_pending
         self._backoff = backoff or Backoff(longest_retry_after_s=longest_retry_after_s)
-        self._connection: Connection | None = None
+        #: To send a request at once, without a coroutine; None before the first call, and while another one is opened.
+        self.connection: Connection | None = None
         self._set_aside: list[Connection] = []
         self._attempt: _Attempt | None = None
         self._last_failure: Exception | None = None
@@ -491,7 +489,7 @@ class WebSocketTransport:
     def call(self, method: str, params: str, *, timeout_s: float | None) -> Coroutine[Any, Any, Json]:
         """Send one request and wait for its reply; see ``Transport.call``."""
         # No coroutine of its own, through which every reply would pass once more.
-        connection = self._connection
+        connection = self.connection
         if connection is not None and connection.is_fit:
             return connection.request(method, params, timeout_s)
         return self._call_on_new(method, params, timeout_s)
@@ -520,8 +518,8 @@ class WebSocketTransport:
         if self._is_closed:
             raise self._opener.closed_error()
         self._set_unfit_aside()
-        if self._connection is not None:
-            return self._connection
+        if self.connection is not None:
+            return self.connection
         attempt = self._attempt
         if attempt is None or attempt.task.done():
             self._refuse_if_not_due(timeout_s)
@@ -545,14 +543,14 @@ class WebSocketTransport:
         return attempt.task.result()
 
     def _set_unfit_aside(self) -> None:
-        connection = self._connection
+        connection = self.connection
         if connection is None or connection.recover():
             return
         if connection.lost_at is None:
             connection.retire()
         else:
             self._backoff.connection_lost(opened_at=connection.opened_at, lost_at=connection.lost_at)
-        self._connection = None
+        self.connection = None
         self._set_aside.append(connection)
 
     def _refuse_if_not_due(self, timeout_s: float | None) -> None:
@@ -583,7 +581,7 @@ class WebSocketTransport:
             self._last_failure = error
             self._backoff.attempt_failed(retry_after=getattr(error, "retry_after", None))
             raise error from error.__cause__
-        self._connection = connection
+        self.connection = connection
         return connection
 
     async def _greet(self, connection: Connection) -> None:
@@ -614,9 +612,9 @@ class WebSocketTransport:
             if self._attempt is not None:
                 await cancel_and_wait((self._attempt.task,))
         finally:
-            if self._connection is not None:
-                self._set_aside.append(self._connection)
-                self._connection = None
+            if self.connection is not None:
+                self._set_aside.append(self.connection)
+                self.connection = None
             try:
                 # Gathered, so that a cancellation reaches each of them, and each ends.
                 await asyncio.gather(
@@ -624,9 +622,3 @@ class WebSocketTransport:
                 )
             finally:
                 await self._opener.aclose()
-
-
-def ready_connection(transport: WebSocketTransport) -> Connection | None:
-    """Return its connection if a request can be sent at once: it is open and fit, and nobody waits for a place."""
-    connection = transport._connection  # noqa: SLF001 - of this file, and no one else's to see
-    return connection if connection is not None and connection.is_ready else None

@@ -11,7 +11,7 @@ import pytest
 
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions
 from dan_async.deadline import Deadline, cancel_and_wait
-from dan_async.errors import NodeProtocolError, NodeRefusedError, NodeTimeoutError, RpcError
+from dan_async.errors import NodeError, NodeProtocolError, NodeRefusedError, NodeTimeoutError, RpcError
 from dan_async.nodes.node import Node, Request
 from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.websocket import WebSocketTransport
@@ -88,6 +88,16 @@ async def test_a_failure_for_good_is_the_node_s() -> None:
         assert (caught.value.node, caught.value.attempts) == (node.operator, 1)
         assert isinstance(caught.value.__cause__, RpcError)
         assert peer.asked[1:] == ["refuse"]
+
+
+async def test_what_cannot_be_sent_fails_like_any_other_attempt() -> None:
+    """Later, for whoever awaits it, and without harm to the connection."""
+    async with asked_before() as (node, peer):
+        answer = node.ask(Tries(), request=Request("greet", '"\ud800"', str), deadline=Deadline(5))
+        with pytest.raises(NodeError, match="surrogate"):
+            await answer
+        assert peer.asked == ["greet"]
+        assert await ask(node, "greet") == [1]
 
 
 async def test_its_time_runs_out() -> None:
