@@ -155,17 +155,16 @@ class OneLoop:
             )
 
 
-async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def cancel_and_wait(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """
-    Cancel tasks and wait until every one of them has ended; their results and errors are dropped.
+    Cancel tasks, or other futures, and wait until every one of them has ended; their results and errors are dropped.
 
     If the caller itself is cancelled meanwhile, the tasks are still waited for, and the cancellation goes on afterwards.
     """
-    owned, pending = list(tasks), []
+    owned = list(tasks)
     for task in owned:
-        if not task.done():
-            task.cancel()
-            pending.append(task)
+        task.cancel()
+    pending = [task for task in owned if not task.done()]
     interrupted: asyncio.CancelledError | None = None
     while pending:
         try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from dan_async.errors import RpcError
 from tests.helpers import let_accepted_connections_begin
 
 Handler = Callable[[str, Any], Awaitable[Any]]
@@ -31,7 +32,7 @@ class RpcServer:
     A JSON-RPC server: WebSocket on ``GET /v1/rpc``, HTTP on ``POST /v1/rpc``.
 
     Args:
-        handler: Gives the result of each request; WebSocket requests run side by side.
+        handler: Gives the result of each request; WebSocket requests run side by side, and may be refused with an RpcError.
     """
 
     def __init__(self, handler: Handler = echo) -> None:
@@ -62,9 +63,13 @@ class RpcServer:
         return socket
 
     async def _answer(self, socket: web.WebSocketResponse, call: dict[str, Any]) -> None:
-        result = await self.handler(call["method"], call["params"])
+        try:
+            text = reply_to(call, await self.handler(call["method"], call["params"]))
+        except RpcError as error:
+            refusal = {"code": error.code, "message": error.message}
+            text = json.dumps({"jsonrpc": "2.0", "id": call["id"], "error": refusal})
         with contextlib.suppress(ConnectionError):
-            await socket.send_str(reply_to(call, result))
+            await socket.send_str(text)
 
     async def on_post(self, request: web.Request) -> web.StreamResponse:
         self.headers.append(dict(request.headers))

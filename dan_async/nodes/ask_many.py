@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
-from dan_async.deadline import Deadline, cancel_and_wait, wait_for_event
+from dan_async.deadline import Deadline, after_reading, cancel_and_wait
 from dan_async.errors import DanError, NodeOutcome
 from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
@@ -120,29 +121,33 @@ async def ask_many(
     """
     Ask the candidates, best first, until enough is known; nothing new is begun once the deadline is over.
 
-    *ask* counts its attempts at a node, and raises a DanError if it fails; any other exception ends the asking, and is
-    raised. Every question is a task of its own, and all of them have ended when this returns or raises.
+    *ask* counts its attempts at a node, and fails with a DanError; any other exception ends the asking, and is raised. Each
+    question is a future, or is run as a task, and all of them have ended when this returns or raises.
     """
     asking = _Asking(iter(candidates), ask, plan, deadline, Answers(step=step), time.monotonic())
+    answers = asking.answers
     try:
         asking.ask_more()
-        while not await wait_for_event(asking.settled, asking.next_look_s()):
-            if deadline.is_over:
-                await wait_for_event(asking.settled, plan.last_word_s)
-                break
-            asking.look_at_the_time()
-        asking.answers.elapsed_s = time.monotonic() - asking.started
-        if asking.awaited and not asking.all_in.is_set() and (linger_s := plan.linger_s(asking.answers)):
-            await wait_for_event(asking.all_in, deadline.cap(linger_s))
+        while not asking.is_settled:
+            await asking.wait(asking.next_look_s())
+            if not asking.is_settled:
+                if deadline.is_over:
+                    await asking.wait(plan.last_word_s)
+                    break
+                asking.look_at_the_time()
+        answers.elapsed_s = time.monotonic() - asking.started
+        if asking.crash is None and not asking.are_all_in and (linger_s := plan.linger_s(answers)):
+            await asking.wait(deadline.cap(linger_s))
     finally:
         if asking.awaited:
-            await cancel_and_wait(asking.tasks)
+            cut_off, asking.awaited = asking.awaited, {}
+            await cancel_and_wait([question.future for question in cut_off.values()])
+            ended_at = time.monotonic()
+            for question in cut_off.values():
+                question.ended_at = ended_at
     if asking.crash is not None:
         raise asking.crash
-    answers, now = asking.answers, time.monotonic()
-    answers.elapsed_s = now - asking.started
-    for question in asking.awaited.values():
-        question.ended_at = now  # cut off
+    answers.elapsed_s = time.monotonic() - asking.started
     return answers
 
 
@@ -153,6 +158,7 @@ class _Question(Generic[N, A]):
     node: N
     asked_at: float
     tries: Tries = field(factory=Tries)
+    future: asyncio.Future[A] = field(init=False)
     is_late: bool = False
     ended_at: float = 0.0
     answer: A | None = None
@@ -162,7 +168,7 @@ class _Question(Generic[N, A]):
 
 @define(eq=False)
 class _Asking(Generic[N, A]):
-    """One call of ``ask_many``: each task settles its own question, and the caller only watches the time."""
+    """One call of ``ask_many``: each question is settled when it ends, and the caller only watches the time."""
 
     _candidates: Iterator[N]
     _ask: Callable[[N, Tries], Awaitable[A]]
@@ -170,14 +176,26 @@ class _Asking(Generic[N, A]):
     _deadline: Deadline
     answers: Answers[A]
     started: float
-    tasks: list[asyncio.Task[None]] = field(factory=list, init=False)
-    settled: asyncio.Event = field(factory=asyncio.Event, init=False)  # enough is known
-    all_in: asyncio.Event = field(factory=asyncio.Event, init=False)  # ... and no other answer is awaited
     awaited: dict[OperatorAddress, _Question[N, A]] = field(factory=dict, init=False)
+    is_settled: bool = field(default=False, init=False)  # enough is known
     _late: int = field(default=0, init=False)  # among the awaited
     _is_patient: bool = field(default=True, init=False)
+    _waiter: asyncio.Future[None] | None = field(default=None, init=False)
     #: A bug of ours, which ended the asking.
     crash: Exception | None = field(default=None, init=False)
+
+    # --- the wait -------------------------------------------------------------------------------------------------------
+
+    async def wait(self, timeout_s: float | None) -> None:
+        """Wait until it is settled, or if it is, until all are in; or until the time has passed."""
+        loop = asyncio.get_running_loop()
+        self._waiter = waiter = loop.create_future()
+        timer = None if timeout_s is None else loop.call_later(timeout_s, after_reading, _release, waiter)
+        try:
+            await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     # --- the time -------------------------------------------------------------------------------------------------------
 
@@ -207,7 +225,7 @@ class _Asking(Generic[N, A]):
         """See whether it is settled; if not, ask one more node for each answer that no punctual one is about to give."""
         plan, answered, asked = self._plan, len(self.answers.values), self.answers.questions
         if asked and plan.is_settled(self.answers):
-            self.settled.set()
+            self._settle()
             return
         missing = max(0, plan.wanted - answered - (len(self.awaited) - self._late))
         if missing and asked and self._deadline.is_over:
@@ -215,18 +233,30 @@ class _Asking(Generic[N, A]):
         for node in islice(self._candidates, missing):
             question: _Question[N, A] = _Question(node, time.monotonic())
             asked.append(question)
+            question.future = asyncio.ensure_future(self._ask(node, question.tries))
             self.awaited[node.operator] = question
-            self.tasks.append(asyncio.create_task(self._settle(question), name=f"dan-ask-{node.operator}"))
+            question.future.add_done_callback(partial(self._take, question))
         least = plan.wanted if plan.least is None else plan.least
         if not self.awaited or (answered >= least and not self._is_patient):
-            self.settled.set()
+            self._settle()
 
-    async def _settle(self, question: _Question[N, A]) -> None:
-        """Ask one node, and act on its answer."""
+    def _settle(self) -> None:
+        self.is_settled = True
+        _release(self._waiter)
+
+    @property
+    def are_all_in(self) -> bool:
+        """Whether no other answer is awaited, or only those of nodes that the plan spares."""
+        return not self.awaited or self.awaited.keys() <= set(self._plan.spared(self.answers))
+
+    def _take(self, question: _Question[N, A], ended: asyncio.Future[A]) -> None:
+        """Act on a node's answer, or on its failure."""
         operator, answers = question.node.operator, self.answers
+        if operator not in self.awaited or ended.cancelled():
+            return  # cut off
         try:
             try:
-                answer = await self._ask(question.node, question.tries)
+                answer = ended.result()
                 assert answer is not None  # that is how an outcome says that there is none
                 question.summary = self._plan.check(operator, answer)
             except DanError as error:
@@ -238,13 +268,15 @@ class _Asking(Generic[N, A]):
             question.ended_at = time.monotonic()
             del self.awaited[operator]
             self._late -= question.is_late
-            if not self.settled.is_set():
+            if not self.is_settled:
                 self.ask_more()
-            if self.settled.is_set() and (
-                not self.awaited or self.awaited.keys() <= set(self._plan.spared(answers))
-            ):
-                self.all_in.set()
+            elif self.are_all_in:
+                _release(self._waiter)
         except Exception as error:  # noqa: BLE001 - a bug of ours ends the asking, and is raised there
             self.crash = error
-            self.settled.set()
-            self.all_in.set()
+            self._settle()
+
+
+def _release(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

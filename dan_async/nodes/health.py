@@ -91,7 +91,7 @@ class RestPolicy:
         return max(least, longest * (0.5 + 0.5 * self.random()))
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Asked:
     """A request that is under way, until the ``HealthRecord`` learns how it ended."""
 

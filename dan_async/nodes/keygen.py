@@ -310,6 +310,7 @@ class OpenedRound:
     round: NodeRound
     #: When the first nonce ends, in Unix seconds.
     expires_at: int
+    #: Of all that were asked; none if these take part, as many as were wanted.
     outcomes: tuple[NodeOutcome[Any], ...] = ()
 
     @classmethod
@@ -344,8 +345,6 @@ class OpenedRound:
     @property
     def replaced(self) -> tuple[NodeOutcome[Any], ...]:
         """The outcomes of nodes that were asked and do not take part."""
-        if len(self.outcomes) == len(self.round.participants):
-            return ()
         return tuple([o for o in self.outcomes if o.operator not in self.round.participants])
 
 
@@ -570,7 +569,9 @@ class NodeKeygen:
             threshold=threshold,
             round=opened,
             expires_at=min(ends, default=0),
-            outcomes=tuple(answers.outcomes),
+            outcomes=()
+            if len(opened.participants) == len(answers.questions) == threshold.n
+            else tuple(answers.outcomes),
         )
 
     async def _authorise(self, opened: OpenedRound, auth: AuthModule) -> UserAuthentication:

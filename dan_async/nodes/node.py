@@ -43,7 +43,10 @@ from dan_async.protocols.node import KEYGEN_BATCH, IdentifyParams, Identity, ide
 from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.http import HttpTransport
 from dan_async.transport.rpc import Transport
-from dan_async.transport.websocket import WebSocketTransport
+from dan_async.transport.websocket import (
+    Connection,
+    WebSocketTransport,
+)
 from dan_async.types import Json, OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
@@ -64,10 +67,16 @@ class Request(Generic[T]):
     request_id: RequestId | None = None
     #: Checks a decoded answer by the node that gave it; raises the DanError that says why it does not count.
     check: Callable[[OperatorAddress, T], None] | None = None
+    #: Whether its time says something about one node: what they do together takes as long as the slowest of them.
+    is_timed: bool = field(init=False)
 
-    def within(self, deadline: Deadline) -> Callable[[Node, Tries], Awaitable[T]]:
+    @is_timed.default
+    def _is_of_one_node(self) -> bool:
+        return self.method not in _COLLECTIVE
+
+    def within(self, deadline: Deadline) -> Callable[[Node, Tries], asyncio.Future[T]]:
         """Return the question that ``ask_many`` puts to each node."""
-        return partial(Node.call, request=self, deadline=deadline)
+        return partial(Node.ask, request=self, deadline=deadline)
 
 
 def _node_time(value: Json) -> float:
@@ -106,8 +115,9 @@ class Node:
         self.health.on_change = NodeUpDown(self.health, self.operator, self.events)
         self.clock = clock or NetworkClock(time.time)
         self._timeouts = timeouts
-        self._retry = retry
+        self.retry = retry
         self._transport = transport or self._make_transport(options)
+        self._socket = self._transport if isinstance(self._transport, WebSocketTransport) else None
 
     def _make_transport(self, options: TransportOptions) -> Transport:
         url, connect_s = self.endpoint.url, self._timeouts.connect_s
@@ -118,7 +128,7 @@ class Node:
             options=options,
             connect_timeout_s=connect_s,
             on_connect=self._identify,
-            longest_retry_after_s=self._retry.longest_retry_after_s,
+            longest_retry_after_s=self.retry.longest_retry_after_s,
         )
 
     async def _identify(self, call: Callable[..., Any]) -> None:
@@ -147,23 +157,46 @@ class Node:
         *tries* counts the attempts, for a caller that may not wait for the end. *is_look*: see ``HealthRecord.begin``.
         Raised is the last attempt's NodeError, or a DeadlineExceededError.
         """
-        method, request_id = request.method, request.request_id
-        attempts = Attempts(self.events, node=self.operator, method=method, request_id=request_id)
-        attempt: Callable[[], Awaitable[T]]
-        attempt = partial(self._attempt, request, deadline, tries, is_look=is_look)
-        if self.events.listeners:
-            attempt = attempts.watch(attempt)
-        started = self._retry.clock()
+        attempts, attempt = self._attempts(request, deadline, tries, is_look=is_look)
+        started = self.retry.clock()
         try:
             return await attempt()
         except DanError as error:
-            return await self._retry.go_on(
+            return await self.retry.go_on(
                 error, attempt, started=started, deadline=deadline, before_sleep=attempts.before_sleep
             )
+
+    def ask(self, tries: Tries, *, request: Request[T], deadline: Deadline) -> asyncio.Future[T]:
+        """Do as ``call``. Over an open connection the request is sent at once, and a task is made only if that fails."""
+        connection = None if self._socket is None or self.events.listeners else self._socket.connection
+        limit_s = deadline.cap(self._timeouts.attempt_s)
+        if connection is not None and limit_s != 0.0:
+            sent = _Sent(self, connection, request, deadline=deadline, tries=tries)
+            if sent.begin(limit_s):
+                return sent
+        return asyncio.create_task(self.call(tries, request=request, deadline=deadline))
 
     async def ask_once(self, request: Request[T]) -> T:
         """Ask the node a single time, for as long as one attempt may take; raise its NodeError."""
         return await self._attempt(request, Deadline(self._timeouts.attempt_s), None, is_look=False)
+
+    def _attempts(
+        self, request: Request[T], deadline: Deadline, tries: Tries | None, *, is_look: bool = False
+    ) -> tuple[Attempts, Callable[[], Awaitable[T]]]:
+        """Return what reports the attempts of one call, and what makes one."""
+        attempts = Attempts(
+            self.events, node=self.operator, method=request.method, request_id=request.request_id
+        )
+        return attempts, attempts.watch(partial(self._attempt, request, deadline, tries, is_look=is_look))
+
+    async def go_on(
+        self, first: DanError, started: float, request: Request[T], deadline: Deadline, tries: Tries
+    ) -> T:
+        """Make the other attempts of a call after the first one failed, if that is safe and may help."""
+        attempts, attempt = self._attempts(request, deadline, tries)
+        return await self.retry.go_on(
+            first, attempt, started=started, deadline=deadline, before_sleep=attempts.before_sleep
+        )
 
     async def _attempt(
         self, request: Request[T], deadline: Deadline, tries: Tries | None, *, is_look: bool
@@ -174,28 +207,39 @@ class Node:
         if limit_s == 0.0:
             doing = f"asking node {self.operator}"
             raise deadline.error(doing, node=self.operator, request_id=request.request_id)
-        # What the nodes do together takes as long as the slowest of them: that says nothing about this one.
-        is_timed = request.method not in _COLLECTIVE
         asked = self.health.begin(is_look=is_look)
         try:
             answer = await self._transport.call(request.method, request.params, timeout_s=limit_s)
-            value = request.decode(answer)
-            if request.check is not None:
-                request.check(self.operator, value)
-        except ClientClosedError:
-            self.health.gave_up(asked, is_timed=False)
-            raise
+            return self.accept(request, asked, answer)
         except DanError as error:
-            if isinstance(error, RpcError) and error.code in TIME_CODES:
-                self._note_time(error.data, asked)
-            translated = self._translate(error, request)
-            self._note_failure(asked, translated)
-            raise translated from error
+            failure = self.failed(request, asked, error)
+            if failure is error:
+                raise
+            raise failure from error
         except BaseException:  # cancelled, as a rule: the verdict did not need this node
-            self.health.gave_up(asked, is_timed=is_timed)
+            self.health.gave_up(asked, is_timed=request.is_timed)
             raise
-        self.health.succeeded(asked, is_timed=is_timed)
+
+    # --- the end of an attempt ----------------------------------------------------------------------------------------
+
+    def accept(self, request: Request[T], asked: Asked, answer: Json) -> T:
+        """Read and check an answer, and note a right one; raise the DanError that says why it does not count."""
+        value = request.decode(answer)
+        if request.check is not None:
+            request.check(self.operator, value)
+        self.health.succeeded(asked, is_timed=request.is_timed)
         return value
+
+    def failed(self, request: Request[T], asked: Asked, error: DanError) -> DanError:
+        """Note a failure, and return it as an error about this node; that the client was closed is none."""
+        if isinstance(error, ClientClosedError):
+            self.health.gave_up(asked, is_timed=False)
+            return error
+        if isinstance(error, RpcError) and error.code in TIME_CODES:
+            self._note_time(error.data, asked)
+        translated = self._translate(error, request)
+        self._note_failure(asked, translated)
+        return translated
 
     async def look(self, *, deadline: Deadline) -> float:
         """Ask for the node's health, and let it prove itself if it has rested; return its clock in Unix seconds."""
@@ -207,7 +251,7 @@ class Node:
             self.clock.note(self.operator, _node_time(dict(data)), waited_s=waited_s)
 
     def _note_failure(self, asked: Asked, error: NodeError) -> None:
-        asked_s = min(getattr(error, "retry_after", None) or 0.0, self._retry.longest_retry_after_s)
+        asked_s = min(getattr(error, "retry_after", None) or 0.0, self.retry.longest_retry_after_s)
         if getattr(error, "code", None) == NodeCode.RATE_LIMITED:
             self.health.busy(asked, asked_s)
         elif isinstance(error, NodeRefusedError) and not error.retryable:
@@ -246,6 +290,77 @@ class Node:
     async def aclose(self) -> None:
         """Close the connection."""
         await self._transport.aclose()
+
+
+class _Sent(asyncio.Future[T]):
+    """A call of a node whose first attempt was sent at once; if that fails, a task goes on."""
+
+    def __init__(
+        self,
+        node: Node,
+        connection: Connection,
+        request: Request[T],
+        *,
+        deadline: Deadline,
+        tries: Tries,
+    ) -> None:
+        super().__init__()
+        self._call = node, request, deadline, tries
+        self._connection = connection
+        self._rest: asyncio.Task[T] | None = None
+
+    def begin(self, limit_s: float | None) -> bool:
+        """Send the request; return False if it would have to wait."""
+        node, request, _, tries = self._call
+        number = self._connection.send(request.method, request.params, limit_s, self._end)
+        if number is None:
+            return False
+        tries.made += 1
+        self._number, self._asked, self._started = number, node.health.begin(), node.retry.clock()
+        return True
+
+    def _end(self, answer: Json, error: DanError | None) -> None:
+        if self.done():
+            return  # cancelled
+        if error is not None:
+            self._fail(error)
+            return
+        node, request, _, _ = self._call
+        try:
+            self.set_result(node.accept(request, self._asked, answer))
+        except DanError as failure:
+            self._fail(failure)
+        except Exception as bug:  # noqa: BLE001 - of ours, for whoever asked
+            node.health.gave_up(self._asked, is_timed=False)
+            self.set_exception(bug)
+
+    def _fail(self, error: DanError) -> None:
+        node, request, deadline, tries = self._call
+        failure = node.failed(request, self._asked, error)
+        if failure is not error:
+            failure.__cause__ = error
+        rest = node.go_on(failure, self._started, request, deadline, tries)
+        self._rest = asyncio.create_task(rest)
+        self._rest.add_done_callback(self._take_over)
+
+    def _take_over(self, rest: asyncio.Task[T]) -> None:
+        if rest.cancelled():
+            super().cancel()
+        elif error := rest.exception():
+            self.set_exception(error)
+        else:
+            self.set_result(rest.result())
+
+    def cancel(self, msg: Any = None) -> bool:
+        """Give the request up. As a task does, it ends when whatever is under way has ended."""
+        if self.done():
+            return False
+        if self._rest is not None:
+            return self._rest.cancel(msg)
+        node, request, _, _ = self._call
+        self._connection.forget(self._number)
+        node.health.gave_up(self._asked, is_timed=request.is_timed)
+        return super().cancel(msg)
 
 
 def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:

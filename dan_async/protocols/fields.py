@@ -53,6 +53,8 @@ class Form(Generic[T]):
     write: Callable[[T], Json] = _as_it_is
     #: Matches the usual form of bytes in hex, which then need no more checks.
     is_hex: Callable[[str], object] | None = None
+    #: A Python expression for *value*: whether it is a usual one, which stays as it is and needs no more checks.
+    is_usual: str = ""
 
 
 @frozen
@@ -96,6 +98,8 @@ def _generate(kind: type[T], fields: Sequence[tuple[str, Wire]]) -> Form[T]:
     for number, (field, at) in enumerate(fields):
         scope[f"read{number}"], scope[f"write{number}"] = at.form.read, at.form.write
         value = f"read{number}({at.name!r}, value[{at.name!r}])"
+        if at.form.is_usual:
+            value = f"(value[{at.name!r}] if {at.form.is_usual.replace('value', f'value[{at.name!r}]')} else {value})"
         if at.form.is_hex is not None:
             scope[f"is_hex{number}"] = at.form.is_hex
             is_usual = f"type(text := value[{at.name!r}]) is str and is_hex{number}(text)"
@@ -143,18 +147,14 @@ form_of = cast("Callable[[type[T]], Form[T]]", cache(lambda kind: _generate(kind
 
 def string(most: int, *, least: int = 1) -> Form[str]:
     """Text of so many characters, which UTF-8 can carry."""
-
-    def read(name: str, value: Json) -> str:
-        if type(value) is str and least <= len(value) <= most and value.isascii():
-            return value
-        return check_text(name, value, least=least, most=most)
-
-    return Form(read)
+    is_usual = f"type(value) is str and {least} <= len(value) <= {most} and value.isascii()"
+    return Form(partial(check_text, least=least, most=most), is_usual=is_usual)
 
 
 def number(least: int, most: int) -> Form[int]:
     """A whole number within bounds."""
-    return Form(partial(check_int, least=least, most=most))
+    is_usual = f"type(value) is int and {least} <= value <= {most}"
+    return Form(partial(check_int, least=least, most=most), is_usual=is_usual)
 
 
 def hex_bytes(*lengths: int) -> Form[bytes]:

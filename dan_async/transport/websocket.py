@@ -8,7 +8,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import aiohttp
 from attrs import define
@@ -24,9 +24,11 @@ from dan_async.errors import (
     ProtocolError,
     RequestTimeoutError,
 )
-from dan_async.transport.rpc import Reply, decode_reply, encode_request
+from dan_async.transport.rpc import decode_reply, encode_request
 from dan_async.transport.socket import Loss, Socket, SocketOpener, own_copy
 from dan_async.types import Json
+
+T = TypeVar("T")
 
 #: A connection that lived this long was a good one: what breaks it does not count as a further failure.
 STABLE_S = 5.0
@@ -34,7 +36,11 @@ STABLE_S = 5.0
 #: Replies to ids that were never asked for, before the peer is taken for broken.
 MAX_STRAY_REPLIES = 16
 
-_TIMED_OUT = object()
+#: Requests whose time is over are looked for at most so often, in seconds: one timer serves all of a connection.
+_EXPIRE_EVERY_S = 0.002
+
+#: Takes the end of a request, once: its result; or the peer's error, that of the connection's loss, or of time running out.
+OnEnd: TypeAlias = Callable[[Json, DanError | None], object]
 
 
 # --- waiting between connections --------------------------------------------------------------------------------------
@@ -94,12 +100,24 @@ class Backoff:
 # --- one connection ---------------------------------------------------------------------------------------------------
 
 
+@define(eq=False, slots=True)
+class _Request:
+    """A request in flight."""
+
+    method: str
+    timeout_s: float | None
+    due: float  # when its time is over, by the loop's clock
+    on_end: OnEnd
+    #: How many messages had come when it was written; None until then.
+    heard: int | None = None
+
+
 class Connection:
     """
     Many requests in flight on an open socket.
 
-    Every request ends exactly once: with its reply, its time running out, its caller being cancelled, or the connection's
-    loss. Must be closed with ``aclose``, even when it was lost.
+    Every request ends exactly once: with its reply, its time running out, its caller giving up, or the connection's loss.
+    Must be closed with ``aclose``, even when it was lost.
 
     A peer that owes a reply and sends nothing is pinged, and given up if it does not answer. After a request that nothing
     came for in its time, or one that could not be written, the connection is not fit for others, until the peer is heard.
@@ -117,10 +135,10 @@ class Connection:
         self._socket = socket
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._pending: dict[int, _Request] = {}
         self._max_pending = max_pending
-        self._in_flight = 0
-        self._turns: OrderedDict[asyncio.Future[Any], None] = OrderedDict()
+        self._places = max_pending  # free ones
+        self._turns: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
         self._last_id = 0
         self._owed = 0
         self._strays = 0
@@ -132,6 +150,7 @@ class Connection:
         self._pong_s = pong_s
         self._look_s = pong_s / 3
         self._watch: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
         self._heard_before = 0
         socket.hand_on(self._deliver, self._lose)
         if heartbeat_s is not None:
@@ -149,87 +168,154 @@ class Connection:
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
+    def send(self, method: str, params: str, timeout_s: float | None, on_end: OnEnd) -> int | None:
+        """
+        Send a request at once, and return its number, for ``forget``; None if it would have to wait.
+
+        *on_end* is called later, also if this fails, and must not raise.
+        """
+        if not self.is_fit or self._places <= 0 or self._socket.buffer.is_crowded:
+            return None
+        self._places -= 1
+        number = self._enter(method, timeout_s, timeout_s, on_end)
+        try:
+            self._write(number, params)
+        except DanError as error:
+            self.forget(number)
+            self._loop.call_soon(on_end, None, error)
+        return number
+
+    def forget(self, number: int) -> None:
+        """Give a request up, if it has not ended: nobody waits for its reply any more."""
+        request = self._remove(number)
+        if request is not None and request.heard is not None:
+            self._owed += 1
+
     async def request(
         self, method: str, params: str, timeout_s: float | None, *, spent_s: float = 0.0
     ) -> Json:
         """Send a request and wait for its reply; *spent_s* of its time have passed already. See ``Transport.call``."""
         left_s = timeout_s if timeout_s is None or not spent_s else max(0.0, timeout_s - spent_s)
-        if self._in_flight < self._max_pending:
-            self._in_flight += 1
+        if self._places > 0:
+            self._places -= 1
         else:
             start = self._loop.time()
             if not await self._take_turn(left_s):
                 raise self._timeout_error(method, timeout_s, "no earlier request was answered")
             if left_s is not None:
                 left_s = max(0.0, left_s - (self._loop.time() - start))
-        socket = self._socket
-        self._last_id = request_id = self._last_id + 1
-        answer: asyncio.Future[Any] = self._loop.create_future()
-        timer = None if left_s is None else self._loop.call_later(left_s, after_reading, _expire, answer)
-        heard: int | None = None  # when it was sent
+        if self._socket.loss is not None:
+            self._free_place()
+            raise self._socket.loss()
+        answer: asyncio.Future[tuple[Json, DanError | None]] = self._loop.create_future()
+
+        def on_end(*outcome: Any) -> None:
+            # An error is a result as well: an exception that a cancelled caller never looks at would be logged as unseen.
+            _settle(answer, outcome)
+
+        number = self._enter(method, timeout_s, left_s, on_end)
         try:
-            if socket.loss is not None:
-                raise socket.loss()
-            self._pending[request_id] = answer
-            has_to_wait = socket.buffer.is_crowded
+            buffer = self._socket.buffer
+            has_to_wait = buffer.is_crowded
             if has_to_wait:
-                await socket.buffer.wait(answer)
+                await buffer.wait(answer)
             if not answer.done():
-                heard = socket.heard
                 # Written only now, and not kept: what waits costs no more than the text that its caller has anyway.
-                await socket.write(encode_request(request_id, method, params))
+                self._write(number, params)
                 if has_to_wait:
-                    socket.buffer.pass_on()
-                if self._watch is None:
-                    self._watch = self._loop.call_later(
-                        self._look_s if left_s is None else min(self._look_s, left_s / 2), self._look, heard
-                    )
-            outcome = await answer
+                    buffer.pass_on()
+            result, error = await answer
+        finally:
+            self.forget(number)
+        if error is not None:
+            raise error
+        return result
+
+    def _enter(self, method: str, timeout_s: float | None, left_s: float | None, on_end: OnEnd) -> int:
+        """Enter a request that has a place, and return its number."""
+        due = math.inf
+        if left_s is not None:
+            due = self._loop.time() + left_s
+            if self._expiry is None or due < self._expiry.when():
+                self._expire_at(due)
+        self._last_id = number = self._last_id + 1
+        self._pending[number] = _Request(method, timeout_s, due, on_end)
+        return number
+
+    def _write(self, number: int, params: str) -> None:
+        request, socket = self._pending[number], self._socket
+        request.heard = heard = socket.heard
+        try:
+            # It never waits, see ``WriteBuffer``, so it ends at once.
+            socket.write(encode_request(number, request.method, params)).send(None)
+        except StopIteration:
+            pass
         except UnicodeEncodeError:
             raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
         except ConnectionLostError:
             self.retire()  # it is breaking, and the reader will find out why
             raise
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if self._pending.pop(request_id, None) is not None and heard is not None:
-                self._owed += 1
+        if self._watch is None:
+            left_s = request.due - self._loop.time()
+            self._watch = self._loop.call_later(min(self._look_s, max(0.0, left_s / 2)), self._look, heard)
+
+    def _remove(self, number: int) -> _Request | None:
+        """Take a request out that has ended, if it had not before; its place goes to the next that waits for one."""
+        request = self._pending.pop(number, None)
+        if request is not None:
             if self._turns:
-                self._pass_turn_on()
+                self._free_place()
             else:
-                self._in_flight -= 1
-        if outcome is _TIMED_OUT:
-            raise self._late(method, timeout_s, heard)
-        if type(outcome) is Reply and outcome.error is None:
-            return outcome.result
-        raise _failure(outcome)
+                self._places += 1
+        return request
+
+    def _free_place(self) -> None:
+        turns = self._turns
+        while turns:
+            turn, _ = turns.popitem(last=False)
+            if not turn.done():
+                turn.set_result(True)
+                return
+        self._places += 1
 
     async def _take_turn(self, left_s: float | None) -> bool:
         """Wait until an earlier request has ended and left its place; False if that takes too long."""
-        turn: asyncio.Future[Any] = self._loop.create_future()
-        timer = None if left_s is None else self._loop.call_later(left_s, _expire, turn)
+        turn: asyncio.Future[bool] = self._loop.create_future()
+        timer = None if left_s is None else self._loop.call_later(left_s, _settle, turn, False)
         self._turns[turn] = None
         try:
-            return await turn is not _TIMED_OUT
+            return await turn
         except asyncio.CancelledError:
             # The place may have been given to this call in the very moment of its cancellation.
-            if turn.done() and not turn.cancelled() and turn.result() is not _TIMED_OUT:
-                self._pass_turn_on()
+            if turn.done() and not turn.cancelled() and turn.result():
+                self._free_place()
             raise
         finally:
             self._turns.pop(turn, None)
             if timer is not None:
                 timer.cancel()
 
-    def _pass_turn_on(self) -> None:
-        turns = self._turns
-        while turns:
-            turn, _ = turns.popitem(last=False)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._in_flight -= 1
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def _expire_at(self, due: float) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = self._loop.call_at(due, after_reading, self._expire)
+
+    def _expire(self) -> None:
+        """End the requests whose time is over, and come again when the next one's is."""
+        self._expiry = None
+        if self._socket.loss is not None:
+            return
+        now = self._loop.time()
+        for number in [number for number, request in self._pending.items() if request.due <= now]:
+            request = self._remove(number)
+            if request is not None:
+                self._owed += request.heard is not None
+                request.on_end(None, self._late(request))
+        due = min([request.due for request in self._pending.values()], default=math.inf)
+        if due < math.inf:
+            self._expire_at(max(due, now + _EXPIRE_EVERY_S))
 
     def _timeout_error(self, method: str, timeout_s: float | None, why: str) -> RequestTimeoutError:
         return RequestTimeoutError(
@@ -241,18 +327,17 @@ class Connection:
     def _deliver(self, text: str) -> None:
         """Hand a reply to its request. Refuse what is no reply, and too many that belong to no request."""
         reply = decode_reply(text)
-        if reply.id is not None:
-            answer = self._pending.pop(reply.id, None)
-            if answer is None:
-                self._bear_with(reply.id)
-                return
-        elif len(self._pending) == 1:
+        number = reply.id
+        if number is None:
             # The peer could not read a request, and cannot say which. That is clear only if there is just one.
-            _, answer = self._pending.popitem()
+            if len(self._pending) != 1:
+                raise ProtocolError("an error without an id, while the requests in flight are not just one")
+            number = next(iter(self._pending))
+        request = self._remove(number)
+        if request is None:
+            self._bear_with(number)
         else:
-            raise ProtocolError("an error without an id, while the requests in flight are not just one")
-        if not answer.done():
-            answer.set_result(reply)
+            request.on_end(reply.result, reply.error)
 
     def _bear_with(self, reply_id: int) -> None:
         # Late replies to requests that were given up are expected, once for each; anything else is a stray.
@@ -275,13 +360,13 @@ class Connection:
         elif self._is_retired:
             self._socket.drop()
 
-    def _late(self, method: str, timeout_s: float | None, heard: int | None) -> RequestTimeoutError:
+    def _late(self, request: _Request) -> RequestTimeoutError:
         """Make the error of a request whose time is over; if nothing at all came since it was sent, ask for a sign."""
-        if self._socket.heard == heard:
-            self.is_fit, self._heard_before = False, heard
+        if self._socket.heard == request.heard:
+            self.is_fit, self._heard_before = False, request.heard
             self._socket.probe(self._pong_s)
-        why = "the peer does not read" if heard is None else "no reply came"
-        return self._timeout_error(method, timeout_s, why)
+        why = "the peer does not read" if request.heard is None else "no reply came"
+        return self._timeout_error(request.method, request.timeout_s, why)
 
     def recover(self) -> bool:
         """Take it for fit again if its peer was heard since it was not; return whether it is fit."""
@@ -300,29 +385,22 @@ class Connection:
     def _lose(self, loss: Loss) -> None:
         self.is_fit = False
         self.lost_at = self._clock()
-        if self._watch is not None:
-            self._watch.cancel()
-        for answer in self._pending.values():
-            if not answer.done():
-                # As a result: an exception that a cancelled caller never looks at would be logged as unseen.
-                answer.set_result(loss)
-        self._pending.clear()
+        for timer in (self._watch, self._expiry):
+            if timer is not None:
+                timer.cancel()
+        for number in tuple(self._pending):
+            request = self._remove(number)
+            if request is not None:
+                request.on_end(None, loss())
 
     async def aclose(self, loss: Loss, *, is_polite: bool = True) -> None:
         """Fail what is pending and close the socket; see ``Socket.aclose``."""
         await self._socket.aclose(loss, is_polite=is_polite)
 
 
-def _failure(outcome: Reply | Loss) -> DanError:
-    if not isinstance(outcome, Reply):
-        return outcome()
-    assert outcome.error is not None
-    return outcome.error
-
-
-def _expire(answer: asyncio.Future[Any]) -> None:
-    if not answer.done():
-        answer.set_result(_TIMED_OUT)
+def _settle(waiter: asyncio.Future[T], result: T) -> None:
+    if not waiter.done():
+        waiter.set_result(result)
 
 
 # --- one connection after the other -----------------------------------------------------------------------------------
@@ -398,7 +476,8 @@ class WebSocketTransport:
         self._on_connect = on_connect
         self._max_pending = max_pending
         self._backoff = backoff or Backoff(longest_retry_after_s=longest_retry_after_s)
-        self._connection: Connection | None = None
+        #: To send a request at once, without a coroutine; None before the first call, and while another one is opened.
+        self.connection: Connection | None = None
         self._set_aside: list[Connection] = []
         self._attempt: _Attempt | None = None
         self._last_failure: Exception | None = None
@@ -410,7 +489,7 @@ class WebSocketTransport:
     def call(self, method: str, params: str, *, timeout_s: float | None) -> Coroutine[Any, Any, Json]:
         """Send one request and wait for its reply; see ``Transport.call``."""
         # No coroutine of its own, through which every reply would pass once more.
-        connection = self._connection
+        connection = self.connection
         if connection is not None and connection.is_fit:
             return connection.request(method, params, timeout_s)
         return self._call_on_new(method, params, timeout_s)
@@ -439,8 +518,8 @@ class WebSocketTransport:
         if self._is_closed:
             raise self._opener.closed_error()
         self._set_unfit_aside()
-        if self._connection is not None:
-            return self._connection
+        if self.connection is not None:
+            return self.connection
         attempt = self._attempt
         if attempt is None or attempt.task.done():
             self._refuse_if_not_due(timeout_s)
@@ -464,14 +543,14 @@ class WebSocketTransport:
         return attempt.task.result()
 
     def _set_unfit_aside(self) -> None:
-        connection = self._connection
+        connection = self.connection
         if connection is None or connection.recover():
             return
         if connection.lost_at is None:
             connection.retire()
         else:
             self._backoff.connection_lost(opened_at=connection.opened_at, lost_at=connection.lost_at)
-        self._connection = None
+        self.connection = None
         self._set_aside.append(connection)
 
     def _refuse_if_not_due(self, timeout_s: float | None) -> None:
@@ -502,7 +581,7 @@ class WebSocketTransport:
             self._last_failure = error
             self._backoff.attempt_failed(retry_after=getattr(error, "retry_after", None))
             raise error from error.__cause__
-        self._connection = connection
+        self.connection = connection
         return connection
 
     async def _greet(self, connection: Connection) -> None:
@@ -533,9 +612,9 @@ class WebSocketTransport:
             if self._attempt is not None:
                 await cancel_and_wait((self._attempt.task,))
         finally:
-            if self._connection is not None:
-                self._set_aside.append(self._connection)
-                self._connection = None
+            if self.connection is not None:
+                self._set_aside.append(self.connection)
+                self.connection = None
             try:
                 # Gathered, so that a cancellation reaches each of them, and each ends.
                 await asyncio.gather(

@@ -27,7 +27,7 @@ from dan_async.errors import ConnectError, DanError, NodeError, NodeUnreachableE
 from dan_async.nodes import RestPolicy
 from dan_async.nodes.node import Node, Request
 from dan_async.protocols.node import PROTOCOL, identity_digest
-from dan_async.retry import RetryPolicy
+from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.websocket import Backoff, WebSocketTransport
 from tests.fake_nodes import Identity
 from tests.helpers import CuttableProxy, ManualClock, assert_runs_under, no_leaks, wait_until
@@ -78,7 +78,7 @@ class Bench:
     async def call(self, number: int, *, total_s: float = 40) -> None:
         try:
             request = Request("dan_test", json.dumps({"number": number}), lambda value: value)
-            result = await self.node.call(request=request, deadline=Deadline(total_s))
+            result = await self.node.ask(Tries(), request=request, deadline=Deadline(total_s))
         except DanError as error:
             self.endings.append((number, error))
         else:
@@ -169,8 +169,8 @@ async def test_cancelled_requests_stay_cancelled() -> None:
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert sum(isinstance(end, asyncio.CancelledError) for end in ended) == COUNT // 4
         assert sorted(number for number, _ in at.endings) == [n for n in range(COUNT) if n % 4 != 1]
-        assert at.transport._connection is not None
-        assert at.transport._connection.pending == 0
+        assert at.transport.connection is not None
+        assert at.transport.connection.pending == 0
 
 
 async def test_closing_during_a_reconnect_fails_what_waits() -> None:
@@ -207,7 +207,7 @@ async def test_reconnecting_waits_longer_each_time_up_to_a_cap() -> None:
         proxy.refuses = False
         await transport.call("m", "{}", timeout_s=30)
         clock.advance(10)
-        connection = transport._connection
+        connection = transport.connection
         assert connection is not None
         proxy.cut()
         await wait_until(lambda: connection.is_lost)
@@ -238,7 +238,7 @@ async def test_a_thousand_requests_to_a_peer_that_does_not_read_cost_little() ->
             held = tracemalloc.get_traced_memory()[0]
         finally:
             tracemalloc.stop()
-        connection = transport._connection
+        connection = transport.connection
         assert connection is not None
         assert connection.pending == COUNT
         # The requests are 20 MB; the transport may hold 256 KiB and one message of them, and a few KB for each call.

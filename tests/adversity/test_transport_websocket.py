@@ -45,8 +45,8 @@ async def first_error(script, *, timeout_s=5.0, **options):
     async with no_leaks(), socket_script(script) as port, assert_runs_under(10):
         transport = connect(port, **options)
         error = await error_of(transport.call("m", "{}", timeout_s=timeout_s))
-        if transport._connection is not None:
-            assert transport._connection.pending == 0
+        if transport.connection is not None:
+            assert transport.connection.pending == 0
         await transport.aclose()
     return error
 
@@ -165,10 +165,10 @@ async def test_late_reply_is_expected_once_for_each_call_that_gave_up():
     async with no_leaks(), socket_script(script) as port:
         transport = connect(port)
         gives_up = asyncio.create_task(transport.call("abandoned", "{}", timeout_s=None))
-        await wait_until(lambda: transport._connection is not None and transport._connection.pending)
+        await wait_until(lambda: transport.connection is not None and transport.connection.pending)
         gives_up.cancel()
         waits = asyncio.create_task(transport.call("waits", "{}", timeout_s=5))
-        connection = transport._connection
+        connection = transport.connection
         await wait_until(lambda: connection._strays == MAX_STRAY_REPLIES)
         assert not waits.done()
         errors = await asyncio.gather(error_of(transport.call("last", "{}", timeout_s=5)), error_of(waits))
@@ -347,8 +347,8 @@ async def test_peer_that_pings_and_never_reads_does_not_fill_the_memory():
         transport = connect(port)
         big = json.dumps("x" * 20_000_000)
         call = asyncio.create_task(transport.call("m", big, timeout_s=None))
-        await wait_until(lambda: transport._connection is not None)
-        connection = transport._connection
+        await wait_until(lambda: transport.connection is not None)
+        connection = transport.connection
         waiting = connection._socket._transport.get_write_buffer_size
         await wait_until(lambda: connection.pending and waiting() > 1_000_000)
         await asyncio.sleep(0.05)
@@ -393,7 +393,7 @@ async def test_peer_that_does_not_read_trips_the_timeout():
         errors = await asyncio.gather(*[error_of(transport.call("m", big, timeout_s=0.3)) for _ in range(20)])
         assert {type(error) for error in errors} == {RequestTimeoutError}
         assert any("does not read" in str(error) for error in errors)
-        assert transport._connection.pending == 0
+        assert transport.connection.pending == 0
         with assert_runs_under(2):
             await transport.aclose()
         # What is left is the server's own end: ours does not wait for a peer that never reads.
@@ -674,7 +674,7 @@ async def test_cancelling_a_first_call_at_every_await_leaves_nothing():
                 was_cancelled = await cancelled_at(step, transport.call("m", "{}", timeout_s=5))
                 assert transport._attempt is None
                 assert (await transport.call("m", "1", timeout_s=5))["params"] == 1
-                assert transport._connection.pending == 0
+                assert transport.connection.pending == 0
                 await transport.aclose()
                 await wait_until(lambda: not server.sockets)
             if not was_cancelled:
@@ -723,7 +723,7 @@ async def test_cancelling_a_later_call_at_every_await_leaves_nothing():
         step = 1
         while await cancelled_at(step, transport.call("m", json.dumps("x" * 100_000), timeout_s=5)):
             step += 1
-            assert transport._connection.pending == 0
+            assert transport.connection.pending == 0
             assert (await transport.call("m", "1", timeout_s=5))["params"] == 1
         assert step > 1
         assert len(server.headers) == 1
@@ -790,6 +790,6 @@ async def test_many_calls_cancelled_at_random_moments_leave_nothing():
             calls[index].cancel()
         await asyncio.wait(calls)
         assert [call.result() for call in calls[1::2]] == list(range(1, 500, 2))
-        assert transport._connection.pending == 0
-        assert transport._connection._in_flight == 0
+        assert transport.connection.pending == 0
+        assert transport.connection._places == 100
         await transport.aclose()

@@ -197,7 +197,7 @@ async def test_cancelled_at_every_await() -> None:
             wallet = CallbackWallet(WALLET.address, sign)
 
             async def after(k: int) -> None:
-                connections = [node._transport._connection for node in dan.network.pool.nodes]
+                connections = [node._transport.connection for node in dan.network.pool.nodes]
                 assert all(connection is None or connection.pending == 0 for connection in connections)
                 await dan.generate_session_key(wallet=WALLET, chain_id=1)
 

@@ -107,9 +107,9 @@ async def test_timeout_leaves_no_pending_entry_and_the_late_reply_is_dropped():
         await transport.call("quick", "{}", timeout_s=5)
         with pytest.raises(RequestTimeoutError, match=r"slow at ws://127.* timed out after 0.02 s"):
             await transport.call("slow", "{}", timeout_s=0.02)
-        assert transport._connection.pending == 0
+        assert transport.connection.pending == 0
         may_answer.set()
-        await wait_until(lambda: transport._connection._socket.heard > 1)
+        await wait_until(lambda: transport.connection._socket.heard > 1)
         assert await transport.call("quick", "{}", timeout_s=5) == "quick"
         assert len(server.headers) == 1
         await transport.aclose()
@@ -131,7 +131,7 @@ async def test_cancelled_call_leaves_no_pending_entry():
         dropped.cancel()
         await asyncio.wait([dropped])
         assert dropped.cancelled()
-        assert transport._connection.pending == 1
+        assert transport.connection.pending == 1
         may_answer.set()
         assert await kept == "kept"
         await transport.aclose()
@@ -160,7 +160,7 @@ async def test_a_thousand_pending_calls_are_each_failed_once_when_the_connection
             for number in range(1000):
                 group.create_task(call(number))
             await wait_until(lambda: len(endings) == 500)
-            connection = transport._connection
+            connection = transport.connection
             assert connection.pending == 500
             proxy.cut()
         assert connection.pending == 0
@@ -178,7 +178,7 @@ async def test_next_call_after_a_loss_opens_a_new_connection():
         transport = connect(proxy.port)
         for _ in range(3):
             await transport.call("m", "{}", timeout_s=5)
-            connection = transport._connection
+            connection = transport.connection
             proxy.cut()
             await wait_until(lambda connection=connection: connection.is_lost)
         await transport.call("m", "{}", timeout_s=5)
@@ -229,17 +229,17 @@ async def test_a_connection_that_was_replaced_serves_what_it_has():
         transport = connect(proxy.port, options=TransportOptions(pong_s=0.6))
         early = asyncio.create_task(transport.call("early", "{}", timeout_s=20))
         await wait_until(lambda: server.requests)
-        old = transport._connection
+        old = transport.connection
         proxy.stall()
         with pytest.raises(RequestTimeoutError):
             await transport.call("late", "{}", timeout_s=0.05)
         fresh = asyncio.create_task(transport.call("fresh", "{}", timeout_s=20))
-        await wait_until(lambda: transport._connection is None)
+        await wait_until(lambda: transport.connection is None)
         proxy.resume()
         may_answer.set()
         assert await early == "early"
         assert await fresh == "fresh"
-        assert transport._connection is not old
+        assert transport.connection is not old
         await wait_until(lambda: old.is_lost)
         await transport.aclose()
 
@@ -249,7 +249,7 @@ async def test_a_connection_that_cannot_be_written_to_is_not_used_again():
     async with rpc_server() as server, no_leaks():
         transport = connect(server.port)
         await transport.call("m", "{}", timeout_s=5)
-        breaking = transport._connection
+        breaking = transport.connection
         breaking._socket._ws._writer._closing = True  # as after the loop lost it, before the reader's turn
         with pytest.raises(ConnectionLostError):
             await transport.call("m", "{}", timeout_s=5)
@@ -264,7 +264,7 @@ async def test_an_idle_connection_that_went_dead_is_found_by_the_heartbeat():
     async with rpc_server() as server, CuttableProxy(server.port) as proxy, no_leaks():
         transport = connect(proxy.port, options=TransportOptions(heartbeat_s=0.05, pong_s=0.1))
         await transport.call("m", "{}", timeout_s=5)
-        connection = transport._connection
+        connection = transport.connection
         proxy.silence()
         await wait_until(lambda: connection.is_lost)
         await transport.call("m", "{}", timeout_s=5)
@@ -280,7 +280,7 @@ async def test_on_connect_runs_before_any_waiting_request_on_each_connection():
     async with rpc_server() as server, CuttableProxy(server.port) as proxy:
         transport = connect(proxy.port, on_connect=identify)
         await asyncio.gather(*[transport.call("m", "{}", timeout_s=5) for _ in range(3)])
-        connection = transport._connection
+        connection = transport.connection
         proxy.cut()
         await wait_until(lambda: connection.is_lost)
         await transport.call("m", "{}", timeout_s=5)
@@ -601,7 +601,7 @@ async def test_lone_surrogate_in_the_parameters_is_refused_and_does_no_harm():
         transport = connect(server.port)
         with pytest.raises(InvalidFieldError, match="params"):
             await transport.call("m", '"\ud800"', timeout_s=5)
-        assert transport._connection.pending == 0
+        assert transport.connection.pending == 0
         assert (await transport.call("m", '"ok"', timeout_s=5))["params"] == "ok"
         await transport.aclose()
 
