@@ -225,6 +225,8 @@ class Socket:
         self.where = where
         self._clean = clean
         self._on_drop = on_drop
+        # No method of this object, which would then hold itself and its connection until the next garbage collection.
+        self._broken: Loss = partial(_broken, where)
         self._loop = asyncio.get_running_loop()
         self.turns = Turns.of_running_loop()
         self.buffer = WriteBuffer(transport, MOST_UNREAD)
@@ -343,7 +345,7 @@ class Socket:
 
     def _end_late(self, receiving: int, timeout_s: float) -> None:
         if self._receiving == receiving:  # else the frame came in the last moment
-            self.end(partial(self._late, timeout_s))
+            self.end(partial(_late, self.where, timeout_s))
 
     async def _next(self) -> str | DanError:
         """Return the next text frame, or the error of the end; see to every other message. Raise nothing."""
@@ -520,7 +522,7 @@ class Socket:
             return  # the watching is over
         self._probe = None
         if self.heard == heard:
-            self.end(lambda: ConnectionLostError(f"{self.where} stopped answering pings"))
+            self.end(partial(ConnectionLostError, f"{self.where} stopped answering pings"))
 
     def _stop_pinging(self) -> None:
         for timer in (self._pinging, self._probe):
@@ -529,9 +531,6 @@ class Socket:
         self._pinging = self._probe = None
 
     # --- why there is no next frame -----------------------------------------------------------------------------------
-
-    def _late(self, timeout_s: float | None) -> DanError:
-        return RequestTimeoutError(f"{self.where} sent no frame within {_shown(timeout_s)}")
 
     async def _violation(self, what: str, code: int) -> ProtocolError:
         """Say goodbye with *code*, and make the error."""
@@ -547,9 +546,6 @@ class Socket:
         return ConnectionLostError(
             f"{self.where} closed the connection{said}{quoted}", close_code=code, close_reason=reason or ""
         )
-
-    def _broken(self) -> DanError:
-        return ConnectionLostError(f"the connection to {self.where} broke")
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
@@ -633,6 +629,14 @@ def own_copy(error: BaseException) -> Any:
     copied = copy.copy(error)
     copied.__cause__ = error.__cause__
     return copied
+
+
+def _broken(where: str) -> DanError:
+    return ConnectionLostError(f"the connection to {where} broke")
+
+
+def _late(where: str, timeout_s: float) -> DanError:
+    return RequestTimeoutError(f"{where} sent no frame within {_shown(timeout_s)}")
 
 
 def _release(waiter: asyncio.Future[None]) -> None:
