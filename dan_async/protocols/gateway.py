@@ -208,9 +208,9 @@ class GatewayProtocol(ABC):
         """Write the ephemeral claim: tag 2 of a setup."""
         if claim.sign_alg not in self.ephemeral_algorithms:
             self.check_claim(claim)
-        algorithm = {"signAlg": claim.sign_alg} if self.has_names else {}
-        public_key = f"0x{claim.eph_pk.hex()}"
-        return dump({"ephId": claim.eph_id, "ephPK": public_key, "expiry": claim.expiry, **algorithm})
+        algorithm = f',"signAlg":"{claim.sign_alg}"' if self.has_names else ""
+        key = f'"ephId":{quote(claim.eph_id)},"ephPK":"0x{claim.eph_pk.hex()}"'
+        return f'{{{key},"expiry":{claim.expiry}{algorithm}}}'
 
     def decode_claim(self, text: str) -> EphemeralClaim:
         algorithm = ("signAlg",) if self.has_names else ()

@@ -306,8 +306,10 @@ class Socket:
         self._transport.set_write_buffer_limits(high=MOST_UNREAD + 4 * length + _CONTROL_FRAMES)
 
     async def _write_control(self, kind: WSMsgType, payload: bytes = b"") -> None:
-        with contextlib.suppress(aiohttp.ClientConnectionError):  # then the reader finds out as well, and why
+        try:
             await self._ws.send_frame(payload, kind)
+        except aiohttp.ClientConnectionError:
+            return  # the reader finds out as well, and why
 
     async def _write_close(self, code: int) -> None:
         if not self._is_closing:  # each side says it once
@@ -715,7 +717,7 @@ class SocketOpener:
         """Open a WebSocket, at the path's further segment *name* if there is one; within *timeout_s* if that is less."""
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
         failure: DanError
-        limit = self._in_flight.begin(limit_s)
+        limit, task = self._in_flight.begin(limit_s), asyncio.current_task()
         try:
             async with limit:
                 ws = await self._open_session().ws_connect(
@@ -728,7 +730,7 @@ class SocketOpener:
                     autoclose=False,
                     compress=0,
                 )
-                return self._socket(ws, self._upgrades[asyncio.current_task()])
+                return self._socket(ws, self._upgrades[task])
         except _RedirectedError as error:
             failure = status_error(self.where, error.status, None)
         except (aiohttp.ClientError, OSError) as error:
@@ -741,7 +743,7 @@ class SocketOpener:
             else:
                 failure = ConnectError(f"{self.where} was not ready within {limit_s:g} s")
         finally:
-            self._upgrades.pop(asyncio.current_task(), None)
+            self._upgrades.pop(task, None)
             self._in_flight.end(limit)
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
         raise failure
