@@ -130,7 +130,7 @@ class GatewayOperation(ABC, Generic[R]):
         name = str(self._operation)
         attempts = Attempts(events, node=self._gateway.connector.where, method=name, request_id=request_id)
         attempt = attempts.watch(self._attempt)
-        with operation(events, request_id, name, "gateway"):
+        with operation(events, request_id, name, "gateway") if events.listeners else nullcontext():
             self._refuse_if_expired()
             if self._gateway.api_version == "v2":
                 await self._authorise_one_shot()
