@@ -1,5 +1,5 @@
 """
-A keygen over a gateway in revision 0.3: our client, the public TypeScript client, and the floor, against the same server.
+A keygen and a signature over a gateway in revision 0.3: our client, the floor, and the public TypeScript client's keygen.
 
 ``python -m benchmarks.gateway [--quick] [--readme]``. The TypeScript client needs Node.js and ``npm ci`` in tests/interop.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import shutil
 import statistics
@@ -43,47 +44,52 @@ _TIMEOUTS = Timeouts(total_s=120.0, attempt_s=60.0)
 Operation = Callable[[], Awaitable[object]]
 
 
-async def _record(url: str) -> tuple[str, str]:
-    """Give the two frames that a real keygen sends, as the floor will send them."""
+async def _record(operation: Operation) -> tuple[str, str]:
+    """Give the two frames that an operation sends, as the floor will send them."""
     frames: list[str] = []
-    async with aiohttp.ClientSession() as session:
-        original = aiohttp.ClientWebSocketResponse.send_str
+    original = aiohttp.ClientWebSocketResponse.send_str
 
-        async def listen(self: Any, text: str, *arguments: Any, **options: Any) -> None:
-            frames.append(text)
-            await original(self, text, *arguments, **options)
+    async def listen(self: Any, text: str, *arguments: Any, **options: Any) -> None:
+        frames.append(text)
+        await original(self, text, *arguments, **options)
 
-        aiohttp.ClientWebSocketResponse.send_str = listen  # type: ignore[method-assign]  # for one keygen only
-        try:
-            async with AsyncExitStack() as stack:
-                await (await _our_client(url, stack, session=session))()
-        finally:
-            aiohttp.ClientWebSocketResponse.send_str = original  # type: ignore[method-assign]  # as it was
+    aiohttp.ClientWebSocketResponse.send_str = listen  # type: ignore[method-assign]  # for one operation only
+    try:
+        await operation()
+    finally:
+        aiohttp.ClientWebSocketResponse.send_str = original  # type: ignore[method-assign]  # as it was
     setup, authentication = frames
     return setup, authentication
 
 
-async def _our_client(url: str, stack: AsyncExitStack, **options: Any) -> Operation:
-    network = GatewayNetwork(url, revision="0.3", threshold=Threshold(3, 5), timeouts=_TIMEOUTS, **options)
+async def _our_client(url: str, session: dict[str, Any], stack: AsyncExitStack) -> dict[str, Operation]:
+    network = GatewayNetwork(url, revision="0.3", threshold=Threshold(3, 5), timeouts=_TIMEOUTS)
     client = await stack.enter_async_context(DanClient(network, timeouts=_TIMEOUTS))
     wallet = LocalWallet(_OWNER_KEY)
 
     async def keygen() -> object:
         return await client.generate_session_key(wallet=wallet, chain_id=80002)
 
-    return keygen
+    async def signature() -> object:
+        return await client.sign_message("hello", session)
+
+    return {"keygen": keygen, "signature": signature}
 
 
-async def _floor(url: str, stack: AsyncExitStack) -> Operation:
-    """A bare aiohttp exchange of the same bytes, and the cryptography that cannot be left out."""
-    setup, authentication = await _record(url)
+async def _floors(
+    url: str, key: dict[str, Any], ours: dict[str, Operation], stack: AsyncExitStack
+) -> dict[str, Operation]:
+    """Bare aiohttp exchanges of the same bytes, and the cryptography that cannot be left out."""
     session = await stack.enter_async_context(aiohttp.ClientSession())
+    setup, authentication = await _record(ours["keygen"])
+    sign_setup, sign_authentication = await _record(ours["signature"])
     owner = PrivateKey(bytes.fromhex(_OWNER_KEY[2:]))
     claim = json.loads(authentication)["credentials"]["credentials"].encode()
     # What EIP-712 hashes here, by length: challenge, claim, TaggedValue, TaggedValue[], KeygenSetupOpts, Request.
     hashed = (bytes(64), claim, bytes(96), bytes(32), bytes(128), bytes(96))
+    ephemeral = bytes.fromhex(key["hexEphSKWithout0x"])
 
-    async def exchange() -> object:
+    async def keygen() -> object:
         Ed25519PrivateKey.generate().public_key().public_bytes_raw()
         async with session.ws_connect(f"{url}/keygen", compress=0) as ws:
             await ws.send_str(setup)
@@ -96,10 +102,26 @@ async def _floor(url: str, stack: AsyncExitStack) -> Operation:
             keccak256(signer.format(compressed=False)[1:])
             await ws.send_str(authentication)
             result = await ws.receive()
-        key = PublicKey(bytes.fromhex(result.data.rpartition("=")[2]))
-        return keccak256(key.format(compressed=False)[1:])
+        point = PublicKey(bytes.fromhex(result.data.rpartition("=")[2]))
+        return keccak256(point.format(compressed=False)[1:])
 
-    return exchange
+    async def signature() -> object:
+        digest = keccak256(bytes(33))
+        private_key = Ed25519PrivateKey.from_private_bytes(ephemeral)
+        private_key.public_key().public_bytes_raw()
+        async with session.ws_connect(f"{url}/signgen", compress=0) as ws:
+            await ws.send_str(sign_setup)
+            challenge = await ws.receive()
+            private_key.sign(f"{sign_setup}{challenge.data}".encode())
+            await ws.send_str(sign_authentication)
+            result = await ws.receive()
+        made, recovery_id = result.data.removeprefix("sign=").split(":recid=")
+        found = PublicKey.from_signature_and_message(
+            bytes.fromhex(made) + bytes((int(recovery_id),)), digest, hasher=None
+        )
+        return keccak256(found.format(compressed=False)[1:])
+
+    return {"keygen": keygen, "signature": signature}
 
 
 async def _typescript(url: str, concurrency: int, rounds: int, keygens: int) -> list[dict[str, float]]:
@@ -128,56 +150,61 @@ async def run(*, quick: bool) -> dict[str, Any]:
     result: dict[str, Any] = {**commit_facts(), "platform": platform_facts(), "entries": []}
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(Peer("benchmarks.stub_gateway", {}))
-        url = server.described["url"]
-        ours = await _our_client(url, stack)
-        floor = await _floor(url, stack)
-        for concurrency in _CONCURRENCY:
-            for operation in (ours, floor):
+        url, key = server.described["url"], server.described["session"]
+        ours = await _our_client(url, key, stack)
+        floors = await _floors(url, key, ours, stack)
+        for name, concurrency in itertools.product(ours, _CONCURRENCY):
+            for operation in (ours[name], floors[name]):
                 await run_load(operation, concurrency=concurrency, seconds=0.0, at_least=2 * concurrency + 32)
             made: list[_Round] = []
             for number in range(rounds):
-                say(f"gateway, {concurrency} in flight, round {number + 1} of {rounds}")
+                say(f"{name} over the gateway, {concurrency} in flight, round {number + 1} of {rounds}")
                 pairs = []
                 for _ in range(turns):
-                    mine = await run_load(ours, concurrency=concurrency, seconds=seconds)
-                    base = await run_load(floor, concurrency=concurrency, seconds=seconds)
+                    mine = await run_load(ours[name], concurrency=concurrency, seconds=seconds)
+                    base = await run_load(floors[name], concurrency=concurrency, seconds=seconds)
                     pairs.append((mine.cpu_ms, base.cpu_ms))
-                (theirs,) = await _typescript(url, concurrency, 1, 64 if quick else 192)
-                made.append(_Round(pairs, theirs["cpuMs"]))
-            result["entries"].append(_entry(concurrency, made))
+                theirs = None
+                if name == "keygen":
+                    [found] = await _typescript(url, concurrency, 1, 64 if quick else 192)
+                    theirs = found["cpuMs"]
+                made.append(_Round(pairs, theirs))
+            result["entries"].append(_entry(name, concurrency, made))
     return result
 
 
 class _Round(NamedTuple):
-    """CPU time per keygen, in ms: of our client and the floor, turn by turn, and of the TypeScript client."""
+    """CPU time of one operation, in ms: of our client and the floor, turn by turn, and of the TypeScript client."""
 
     pairs: list[tuple[float, float]]
-    typescript: float
+    typescript: float | None
 
 
-def _entry(concurrency: int, rounds: list[_Round]) -> dict[str, Any]:
+def _entry(name: str, concurrency: int, rounds: list[_Round]) -> dict[str, Any]:
     median = statistics.median
     pairs = [pair for one in rounds for pair in one.pairs]
-    return {
+    entry = {
+        "operation": name,
         "concurrency": concurrency,
         "client_cpu_ms": round(median(mine for mine, _ in pairs), 3),
         "floor_cpu_ms": round(median(base for _, base in pairs), 3),
-        "typescript_cpu_ms": round(median(one.typescript for one in rounds), 3),
         "to_floor": round(median(mine / base for mine, base in pairs), 3),
-        "to_typescript": round(
-            median(median(mine for mine, _ in one.pairs) / one.typescript for one in rounds), 3
-        ),
     }
+    beside = [(median(mine for mine, _ in one.pairs), one.typescript) for one in rounds if one.typescript]
+    if beside:
+        entry["typescript_cpu_ms"] = round(median(theirs for _, theirs in beside), 3)
+        entry["to_typescript"] = round(median(mine / theirs for mine, theirs in beside), 3)
+    return entry
 
 
 def _render(result: dict[str, Any]) -> str:
     rows = [
-        "| in flight | client, CPU ms | floor, CPU ms | TypeScript 0.3.0, CPU ms | client / floor | client / TypeScript |",
-        "|---|---|---|---|---|---|",
+        "| | in flight | client, CPU ms | floor, CPU ms | TypeScript 0.3.0, CPU ms | client / floor | client / TypeScript |",
+        "|---|--:|--:|--:|--:|--:|--:|",
     ]
     rows += [
-        f"| {e['concurrency']} | {e['client_cpu_ms']:.2f} | {e['floor_cpu_ms']:.2f} | {e['typescript_cpu_ms']:.2f} "
-        f"| {e['to_floor']:.2f} | {e['to_typescript']:.2f} |"
+        f"| {e['operation']} | {e['concurrency']} | {e['client_cpu_ms']:.2f} | {e['floor_cpu_ms']:.2f} "
+        f"| {_shown(e, 'typescript_cpu_ms')} | {e['to_floor']:.2f} | {_shown(e, 'to_typescript')} |"
         for e in result["entries"]
     ]
     facts = result["platform"]
@@ -185,15 +212,21 @@ def _render(result: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def _shown(entry: dict[str, Any], name: str) -> str:
+    return f"{entry[name]:.2f}" if name in entry else ""
+
+
 def _verdicts(result: dict[str, Any]) -> str:
     def said(ratio: float, most: float) -> str:
         return f"{ratio:.2f} (aim: at most {most:.2f}, {'met' if ratio <= most else 'NOT met'})"
 
-    return "\n".join(
-        f"{e['concurrency']} in flight: client / floor {said(e['to_floor'], _MOST_TO_FLOOR)}, "
-        f"client / TypeScript {said(e['to_typescript'], _MOST_TO_TYPESCRIPT)}"
-        for e in result["entries"]
-    )
+    lines = []
+    for e in result["entries"]:
+        line = f"{e['operation']}, {e['concurrency']} in flight: client / floor {said(e['to_floor'], _MOST_TO_FLOOR)}"
+        if "to_typescript" in e:
+            line += f", client / TypeScript {said(e['to_typescript'], _MOST_TO_TYPESCRIPT)}"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -171,17 +171,16 @@ class KeygenRequest:
     min_holders: int | None = None
     allow_resign: bool = False
     in_batch: bool = False
-    #: The smallest number of parties that will do: each holder that is wanted has to be one.
-    fewest_parties: int = field(init=False, repr=False, eq=False)
-
-    @fewest_parties.default
-    def _fewest_parties(self) -> int:
-        return max(self.min_parties or self.threshold.n, self.min_holders or 0)
 
     def __attrs_post_init__(self) -> None:
         for name in ("min_parties", "min_holders"):
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), least=self.threshold.t, most=self.threshold.n)
+
+    @property
+    def fewest_parties(self) -> int:
+        """The smallest number of parties that will do: each holder that is wanted has to be one."""
+        return max(self.min_parties or self.threshold.n, self.min_holders or 0)
 
 
 @frozen(kw_only=True)

@@ -103,15 +103,23 @@ class Turns:
         line = self._under_way
         if not is_next and (line.places or line.refused or line.returning):
             return False
-        # While nobody waits, no turn's end is noticed, which would cost every reply another turn: the budget goes on over
-        # later turns, and once in so much of the processor's time a step waits for nothing.
+        # While nobody waits, a turn's end is noticed only once half of the budget is used, since noticing it costs another
+        # turn; till then the budget goes on over later turns.
         now = self._clock()
         if self._ends is None:
             self._ends = now + BUDGET_S
         if now >= self._ends:
             return False
         self._ends -= FOLLOWING_S
+        if self._ends - now < BUDGET_S / 2:
+            self._notice_end()
         return True
+
+    def _notice_end(self) -> None:
+        """Have ``_next`` called when this turn is over."""
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._next)
 
     async def _wait(self, line: _Line, timeout_s: float | None) -> bool:
         loop = asyncio.get_running_loop()
@@ -123,9 +131,7 @@ class Turns:
         line.places.append(place)
         try:
             while True:
-                if not self._is_due:
-                    self._is_due = True
-                    loop.call_soon(self._next)
+                self._notice_end()
                 try:
                     if not await place:
                         return False

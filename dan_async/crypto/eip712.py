@@ -280,7 +280,8 @@ def _make_encoder(primary: str, types: _Types) -> Encoder:
         n: f"{n}({','.join([f'{kind} {member}' for member, kind in defined[n]])})" for n in references
     }
     left = MAX_ENCODED_TYPES
-    for name in references:
+    # Those that are referred to come first, unless structs refer to each other.
+    for name in reversed(references):
         encoded = _encode_type(name, signatures, references)
         left -= len(encoded)
         if left < 0:
@@ -349,15 +350,21 @@ def _encoder_of(kind: str, structs: dict[str, Encoder]) -> Encoder:
     if atomic is not None:
         return atomic
 
+    made = structs.get(kind)
+    if made is not None:
+        return made
+
     def encode(value: Any, depth: int) -> bytes:
         # Looked up when used: structs may refer to each other, and to themselves.
-        return _NULL_STRUCT if value is None else structs[kind](value, depth)
+        return structs[kind](value, depth)
 
     return encode
 
 
 def _struct_encoder(type_hash: bytes, members: list[tuple[str, Encoder]]) -> Encoder:
     def encode(value: Any, depth: int) -> bytes:
+        if value is None and depth:
+            return _NULL_STRUCT
         if depth > _DEEPEST:
             raise RefusedError("is nested too deeply")
         if type(value) is not dict and not isinstance(value, Mapping):

@@ -24,7 +24,6 @@ from dan_async.errors import (
     KeySubstitutionError,
 )
 from dan_async.events import EventHub, OnEvent
-from dan_async.gateway.failures import ErrorContext
 from dan_async.gateway.operation import EphemeralKeyOperation, Gateway, OwnerOperation
 from dan_async.gateway.revision import RevisionChoice
 from dan_async.network import (
@@ -53,7 +52,7 @@ from dan_async.protocols.results import KeygenResult, SigngenResult
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import SocketOpener
-from dan_async.types import Clock, KeyAlgorithm, RequestId, TimeSpan
+from dan_async.types import Clock, KeyAlgorithm, TimeSpan
 
 _VERSION_SEGMENT = re.compile(r"/(v[0-9]+)\Z")
 
@@ -228,15 +227,6 @@ class GatewayNetwork:
         if known is not None:
             known.check_claim(claim)
 
-    def _context(self, operation: Operation, request_id: RequestId | None = None) -> ErrorContext:
-        connector = self._gateway.connector
-        return ErrorContext(
-            operation=operation,
-            where=connector.where,
-            request_id=request_id or new_request_id(),
-            mask=connector.mask,
-        )
-
     # --- operations ---------------------------------------------------------------------------------------------------
 
     async def keygen(self, request: KeygenRequest, auth: AuthModule, *, deadline: Deadline) -> KeygenReport:
@@ -299,10 +289,10 @@ class GatewayNetwork:
             sign_algs=sign_algs,
             api_version=self._gateway.api_version,
         )
-        context = self._context(Operation.KEYGEN, request.request_id)
         return OwnerOperation(
             gateway=self._gateway,
-            context=context,
+            operation=Operation.KEYGEN,
+            request_id=request.request_id,
             make=make,
             claim=request.claim,
             auth=auth,
@@ -349,10 +339,10 @@ class GatewayNetwork:
                 api_version=self._gateway.api_version,
             )
 
-        context = self._context(operation, change.request_id)
         await OwnerOperation(
             gateway=self._gateway,
-            context=context,
+            operation=operation,
+            request_id=change.request_id,
             make=make,
             claim=change.claim,
             auth=auth,
@@ -381,7 +371,8 @@ class GatewayNetwork:
         )
         results = await EphemeralKeyOperation(
             gateway=self._gateway,
-            context=self._context(Operation.SIGNGEN),
+            operation=Operation.SIGNGEN,
+            request_id=new_request_id(),
             make=make,
             claim=order.claim,
             key=key,
@@ -401,10 +392,10 @@ class GatewayNetwork:
         self._refuse_if_closed()
         if self._gateway.api_version == "v2":
             raise InvalidFieldError("api_version", "must be v1: all passkeys would have one challenge in v2")
-        context = self._context(Operation.REGISTER_PASSKEY)
         found = await OwnerOperation(
             gateway=self._gateway,
-            context=context,
+            operation=Operation.REGISTER_PASSKEY,
+            request_id=new_request_id(),
             make=passkey_exchange,
             claim=None,
             auth=auth,

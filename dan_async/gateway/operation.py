@@ -25,12 +25,12 @@ from dan_async.gateway.failures import IDEMPOTENT, ErrorContext, Phase
 from dan_async.gateway.revision import RevisionChoice
 from dan_async.network import AuthModule
 from dan_async.protocols.exchange import Exchange
-from dan_async.protocols.gateway import ApiVersion, GatewayProtocol
+from dan_async.protocols.gateway import ApiVersion, GatewayProtocol, Operation
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import Socket, SocketOpener, Started
-from dan_async.types import Clock
+from dan_async.types import Clock, RequestId
 
 R = TypeVar("R")
 
@@ -114,7 +114,8 @@ class GatewayOperation(ABC, Generic[R]):
     #: How it is authorised.
     method: AuthMethod = field(init=False)
     _gateway: Gateway
-    _context: ErrorContext
+    _operation: Operation
+    _request_id: RequestId
     _make: Callable[[GatewayProtocol], Exchange[R]]
     _claim: EphemeralClaim | None
     _deadline: Deadline
@@ -125,11 +126,11 @@ class GatewayOperation(ABC, Generic[R]):
 
     async def run(self) -> R:
         """Run it, with the errors of ``GatewayNetwork.keygen``."""
-        events, context, retry = self._gateway.events, self._context, self._gateway.retry
-        name = str(context.operation)
-        attempts = Attempts(events, node=context.where, method=name, request_id=context.request_id)
+        events, request_id, retry = self._gateway.events, self._request_id, self._gateway.retry
+        name = str(self._operation)
+        attempts = Attempts(events, node=self._gateway.connector.where, method=name, request_id=request_id)
         attempt = attempts.watch(self._attempt)
-        with operation(events, context.request_id, name, "gateway"):
+        with operation(events, request_id, name, "gateway") if events.listeners else nullcontext():
             self._refuse_if_expired()
             if self._gateway.api_version == "v2":
                 await self._authorise_one_shot()
@@ -168,9 +169,9 @@ class GatewayOperation(ABC, Generic[R]):
             else:
                 begun = await choice.find_out(
                     self._begin,
-                    kind=(self._context.operation, None if self._claim is None else self._claim.sign_alg),
+                    kind=(self._operation, None if self._claim is None else self._claim.sign_alg),
                     deadline=self._deadline,
-                    where=self._context.where,
+                    where=self._gateway.connector.where,
                 )
         except DanError as failure:
             choice.doubt(failure)
@@ -187,7 +188,7 @@ class GatewayOperation(ABC, Generic[R]):
                 # operation can be repeated.
                 if limit_s is None:
                     limit_s = timeouts.total_s
-                if self._context.operation in IDEMPOTENT:
+                if self._operation in IDEMPOTENT:
                     limit_s = min(limit_s, timeouts.attempt_s)
                 self._phase = "authentication"
                 await socket.send(frame, limit_s)
@@ -237,7 +238,7 @@ class GatewayOperation(ABC, Generic[R]):
             remaining = self._deadline.remaining()
             if remaining == 0.0:
                 raise self._deadline.error("reaching the gateway")
-            socket = await self._gateway.connector.open(self._context.operation, timeout_s=remaining)
+            socket = await self._gateway.connector.open(self._operation, timeout_s=remaining)
             if self._frame is None:
                 left_s, limit_s = self._deadline.remaining(), self._gateway.timeouts.attempt_s
                 step = Deadline(limit_s if left_s is None else min(limit_s, left_s / parts))
@@ -265,7 +266,14 @@ class GatewayOperation(ABC, Generic[R]):
             and remaining < _SLACK_S
         ):
             error = self._deadline.error(_DOING[self._phase])
-        found = self._context.explain(error, self._phase)
+        connector = self._gateway.connector
+        context = ErrorContext(
+            operation=self._operation,
+            where=connector.where,
+            request_id=self._request_id,
+            mask=connector.mask,
+        )
+        found = context.explain(error, self._phase)
         if found is error:
             raise found
         raise found from error
@@ -354,7 +362,7 @@ class OwnerOperation(GatewayOperation[R]):
             # A passkey that is being registered vouches for nothing: there is no typed data.
             typed_data = {} if self._claim is None else exchange.typed_data(slot, challenge)
             self._wallet_was_asked = True
-            with wallet_turn(self._gateway.events, self._context.request_id, self._is_interactive):
+            with wallet_turn(self._gateway.events, self._request_id, self._is_interactive):
                 signatures[slot] = await self._auth.authorise(challenge=challenge, typed_data=typed_data)
         return signatures
 

@@ -137,9 +137,9 @@ def owner_request(setup_type: str, setup: Mapping[str, Any], challenge: str) -> 
 # --- the authentication object: the name of the asker, and the signature ----------------------------------------------
 
 
-def authentication_members(auth: UserAuthentication) -> dict[str, Any]:
-    credentials = {"credentials": auth.credentials, "method": auth.method, "id": auth.id}
-    return {"credentials": credentials, "signature": auth.signature}
+def write_authentication(auth: UserAuthentication) -> str:
+    named = f'"credentials":{quote(auth.credentials)},"method":{quote(auth.method)},"id":{quote(auth.id)}'
+    return f'{{"credentials":{{{named}}},"signature":{quote(auth.signature)}}}'
 
 
 def read_authentication(value: Json) -> UserAuthentication:
@@ -208,9 +208,9 @@ class GatewayProtocol(ABC):
         """Write the ephemeral claim: tag 2 of a setup."""
         if claim.sign_alg not in self.ephemeral_algorithms:
             self.check_claim(claim)
-        algorithm = {"signAlg": claim.sign_alg} if self.has_names else {}
-        public_key = f"0x{claim.eph_pk.hex()}"
-        return dump({"ephId": claim.eph_id, "ephPK": public_key, "expiry": claim.expiry, **algorithm})
+        algorithm = f',"signAlg":"{claim.sign_alg}"' if self.has_names else ""
+        key = f'"ephId":{quote(claim.eph_id)},"ephPK":"0x{claim.eph_pk.hex()}"'
+        return f'{{{key},"expiry":{claim.expiry}{algorithm}}}'
 
     def decode_claim(self, text: str) -> EphemeralClaim:
         algorithm = ("signAlg",) if self.has_names else ()
@@ -413,7 +413,7 @@ class GatewayProtocol(ABC):
         return {only(tuple(slots), f"setups of {operation}"): decode_challenge(frame)}
 
     def encode_authentications(self, operation: str, found: Mapping[str, UserAuthentication]) -> str:
-        return dump(authentication_members(only(tuple(found.values()), f"authentications of {operation}")))
+        return write_authentication(only(tuple(found.values()), f"authentications of {operation}"))
 
     def decode_authentications(
         self, operation: str, frame: str, slots: Collection[str]

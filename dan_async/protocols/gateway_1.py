@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from dan_async._json import dump, load
+from dan_async._json import dump, load, quote
 from dan_async._values import check_text, shown
 from dan_async.errors import ChallengeError, InvalidFieldError, ProtocolError
 from dan_async.protocols.fields import load_text, members
@@ -21,10 +21,10 @@ from dan_async.protocols.gateway import (
     GatewayProtocol,
     Operation,
     Revision,
-    authentication_members,
     check_challenge,
     is_challenge,
     read_authentication,
+    write_authentication,
 )
 from dan_async.protocols.setups import (
     MOST_SETUP,
@@ -147,7 +147,8 @@ class Gateway1(GatewayProtocol):
 
     def encode_authentications(self, operation: str, found: Mapping[str, UserAuthentication]) -> str:
         del operation
-        return dump({slot: authentication_members(auth) for slot, auth in found.items()})
+        written = [f"{quote(slot)}:{write_authentication(auth)}" for slot, auth in found.items()]
+        return f"{{{','.join(written)}}}"
 
     def decode_authentications(
         self, operation: str, frame: str, slots: Collection[str]
@@ -172,8 +173,8 @@ class Gateway1(GatewayProtocol):
         self, operation: str, texts: Sequence[str], found: Mapping[str, UserAuthentication]
     ) -> str:
         """Write the one frame: the setup frame as a string, and the authentication frame."""
-        signatures = {slot: authentication_members(auth) for slot, auth in found.items()}
-        return dump({"setupOpts": self.join_setups(operation, texts), "userSigs": signatures})
+        signatures = self.encode_authentications(operation, found)
+        return f'{{"setupOpts":{quote(self.join_setups(operation, texts))},"userSigs":{signatures}}}'
 
     def decode_oneshot(self, frame: str) -> tuple[str, Json]:
         """Return the setup frame, for ``split_setups``, and the authentications, for ``read_authentications``."""

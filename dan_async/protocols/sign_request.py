@@ -13,7 +13,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from dan_async._json import dump
+from dan_async._json import dump, quote
 from dan_async._values import MAX_SAFE_INT, check_int, check_text, from_hex, member_of, required
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.signature import personal_message_digest
@@ -106,7 +106,7 @@ def decode_bare(text: str) -> SignRequest:
 
 def encode_wrapped(request: SignRequest) -> str:
     """Write the message of revision 0.3, or one entry of revision 1."""
-    return dump({"message": request.message, "requestType": request.request_type.value})
+    return f'{{"message":{quote(request.message)},"requestType":"{request.request_type.value}"}}'
 
 
 def decode_wrapped(text: str, *, transaction_id: str | None = None) -> SignRequest:

@@ -281,8 +281,8 @@ class InFlight:
     def __init__(self, where: str) -> None:
         self._where = where
         self._limits: dict[asyncio.Timeout, asyncio.TimerHandle | None] = {}
+        #: Set when the last call has ended after ``aclose``.
         self._all_ended = asyncio.Event()
-        self._all_ended.set()
         self.is_closed = False
 
     def __len__(self) -> int:
@@ -297,7 +297,6 @@ class InFlight:
         if timeout_s is not None:
             timer = asyncio.get_running_loop().call_later(timeout_s, after_reading, self._end, limit)
         self._limits[limit] = timer
-        self._all_ended.clear()
         return limit
 
     def _end(self, limit: asyncio.Timeout) -> None:
@@ -308,7 +307,7 @@ class InFlight:
         """Take note that a call has ended."""
         if (timer := self._limits.pop(limit)) is not None:
             timer.cancel()
-        if not self._limits:
+        if self.is_closed and not self._limits:
             self._all_ended.set()
 
     @asynccontextmanager
@@ -338,4 +337,5 @@ class InFlight:
         self.is_closed = True
         for limit in self._limits:
             self._end(limit)
-        await self._all_ended.wait()
+        if self._limits:
+            await self._all_ended.wait()

@@ -225,6 +225,8 @@ class Socket:
         self.where = where
         self._clean = clean
         self._on_drop = on_drop
+        # No method of this object, which would then hold itself and its connection until the next garbage collection.
+        self._broken: Loss = partial(_broken, where)
         self._loop = asyncio.get_running_loop()
         self.turns = Turns.of_running_loop()
         self.buffer = WriteBuffer(transport, MOST_UNREAD)
@@ -304,8 +306,10 @@ class Socket:
         self._transport.set_write_buffer_limits(high=MOST_UNREAD + 4 * length + _CONTROL_FRAMES)
 
     async def _write_control(self, kind: WSMsgType, payload: bytes = b"") -> None:
-        with contextlib.suppress(aiohttp.ClientConnectionError):  # then the reader finds out as well, and why
+        try:
             await self._ws.send_frame(payload, kind)
+        except aiohttp.ClientConnectionError:
+            return  # the reader finds out as well, and why
 
     async def _write_close(self, code: int) -> None:
         if not self._is_closing:  # each side says it once
@@ -343,7 +347,7 @@ class Socket:
 
     def _end_late(self, receiving: int, timeout_s: float) -> None:
         if self._receiving == receiving:  # else the frame came in the last moment
-            self.end(partial(self._late, timeout_s))
+            self.end(partial(_late, self.where, timeout_s))
 
     async def _next(self) -> str | DanError:
         """Return the next text frame, or the error of the end; see to every other message. Raise nothing."""
@@ -520,7 +524,7 @@ class Socket:
             return  # the watching is over
         self._probe = None
         if self.heard == heard:
-            self.end(lambda: ConnectionLostError(f"{self.where} stopped answering pings"))
+            self.end(partial(ConnectionLostError, f"{self.where} stopped answering pings"))
 
     def _stop_pinging(self) -> None:
         for timer in (self._pinging, self._probe):
@@ -529,9 +533,6 @@ class Socket:
         self._pinging = self._probe = None
 
     # --- why there is no next frame -----------------------------------------------------------------------------------
-
-    def _late(self, timeout_s: float | None) -> DanError:
-        return RequestTimeoutError(f"{self.where} sent no frame within {_shown(timeout_s)}")
 
     async def _violation(self, what: str, code: int) -> ProtocolError:
         """Say goodbye with *code*, and make the error."""
@@ -547,9 +548,6 @@ class Socket:
         return ConnectionLostError(
             f"{self.where} closed the connection{said}{quoted}", close_code=code, close_reason=reason or ""
         )
-
-    def _broken(self) -> DanError:
-        return ConnectionLostError(f"the connection to {self.where} broke")
 
     # --- ending -------------------------------------------------------------------------------------------------------
 
@@ -635,6 +633,14 @@ def own_copy(error: BaseException) -> Any:
     return copied
 
 
+def _broken(where: str) -> DanError:
+    return ConnectionLostError(f"the connection to {where} broke")
+
+
+def _late(where: str, timeout_s: float) -> DanError:
+    return RequestTimeoutError(f"{where} sent no frame within {_shown(timeout_s)}")
+
+
 def _release(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
@@ -711,7 +717,7 @@ class SocketOpener:
         """Open a WebSocket, at the path's further segment *name* if there is one; within *timeout_s* if that is less."""
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
         failure: DanError
-        limit = self._in_flight.begin(limit_s)
+        limit, task = self._in_flight.begin(limit_s), asyncio.current_task()
         try:
             async with limit:
                 ws = await self._open_session().ws_connect(
@@ -724,7 +730,7 @@ class SocketOpener:
                     autoclose=False,
                     compress=0,
                 )
-                return self._socket(ws, self._upgrades[asyncio.current_task()])
+                return self._socket(ws, self._upgrades[task])
         except _RedirectedError as error:
             failure = status_error(self.where, error.status, None)
         except (aiohttp.ClientError, OSError) as error:
@@ -737,7 +743,7 @@ class SocketOpener:
             else:
                 failure = ConnectError(f"{self.where} was not ready within {limit_s:g} s")
         finally:
-            self._upgrades.pop(asyncio.current_task(), None)
+            self._upgrades.pop(task, None)
             self._in_flight.end(limit)
         # Outside of the except blocks: aiohttp's errors hold the request's headers and would be kept as context.
         raise failure

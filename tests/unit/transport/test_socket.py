@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import hashlib
 import os
 import struct
+import weakref
 
 import aiohttp
 import pytest
@@ -80,6 +82,27 @@ async def test_control_frames_are_masked_frames():
     assert (seen[-2][0], seen[-2][2]) == (9, b"")
     assert (seen[-1][0], seen[-1][2]) == (8, struct.pack("!H", 1003))
     assert len({key for _, key, _ in seen}) > 1
+
+
+async def test_a_connection_that_ended_is_freed_at_once():
+    """It holds no reference to itself, so that its memory does not wait for the garbage collector."""
+    async with no_leaks(), socket_script(echo) as port:
+        way = connector(port)
+        gc.collect()
+        gc.disable()
+        try:
+            socket = await way.open("rpc")
+            await socket.send("text", 5)
+            assert await socket.receive(5) == "text"
+            await socket.finish()
+            await socket.aclose()
+            left = weakref.ref(socket._ws)
+            del socket
+            await asyncio.sleep(0.01)
+            assert left() is None
+        finally:
+            gc.enable()
+        await way.aclose()
 
 
 async def upgrade(reader, writer):
