@@ -51,7 +51,6 @@ from dan_async.request import (
     read_request,
 )
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload, session_of
-from dan_async.storage.base import SessionStore, StoredSession
 from dan_async.turns import Turns
 from dan_async.types import Clock, Hex, KeyAlgorithm, RequestId, TimeSpan
 from dan_async.wallets.base import Wallet
@@ -59,6 +58,7 @@ from dan_async.wallets.passkey import PasskeyRegister
 
 if TYPE_CHECKING:
     from dan_async.batch import BatchRun, Made, SigningRun
+    from dan_async.storage.base import SessionStore, StoredSession
     from dan_async.userops.sign_user_operation import Operation
 
 __all__ = ["DanClient", "generate_session_key", "sign_message"]
@@ -110,8 +110,11 @@ class DanClient:
         on_event: OnEvent | None = None,
         max_pending: int = 1000,
     ) -> None:
-        if store is not None and not isinstance(store, SessionStore):
-            raise InvalidFieldError("store", f"must be a session store, not {type(store).__name__}")
+        if store is not None:
+            from dan_async.storage.base import SessionStore
+
+            if not isinstance(store, SessionStore):
+                raise InvalidFieldError("store", f"must be a session store, not {type(store).__name__}")
         self._keeper = None if store is None else SessionKeeper(store, clock)
         self._timeouts = setting("timeouts", timeouts, Timeouts)
         self._clock = clock

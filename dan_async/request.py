@@ -31,7 +31,6 @@ from dan_async.crypto.address import parse_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, WalletError, WalletTimeoutError
 from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network, network_time
-from dan_async.permissions.rules import parse_permissions, permissions_text
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
 from dan_async.types import Address, Clock, KeyAlgorithm, TimeSpan, TypedData
@@ -519,6 +518,8 @@ def _check_permissions(
     given: str | Mapping[str, Any] | Sequence[Any], *, chain_id: int, now: int, ends: int
 ) -> str:
     """Return the text of permissions under which something can be signed: the nodes would refuse everything else."""
+    from dan_async.permissions.rules import parse_permissions, permissions_text
+
     text = permissions_text(given)
     assert text is not None  # as nothing given is
     conditions = parse_permissions(text).conditions

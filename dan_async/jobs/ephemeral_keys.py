@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from attrs import evolve
 
@@ -24,10 +24,12 @@ from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.request import DEFAULT_DURATION_S, WatchedAuth, choose_auth, choose_ephemeral_key
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload
-from dan_async.storage.base import SessionState, StoredSession
 from dan_async.types import Clock, KeyAlgorithm, RequestId
 from dan_async.wallets.base import Wallet
 from dan_async.wallets.passkey import PasskeyRegister
+
+if TYPE_CHECKING:
+    from dan_async.storage.base import SessionState, StoredSession
 
 S = TypeVar("S", bound=DanModuleInfo)
 
@@ -141,6 +143,8 @@ async def rotate_stored_session(
         clock=keeper.clock,
     )
     if record.expires_at > network_time(network, keeper.clock, session.threshold):
+        from dan_async.storage.base import StoredSession
+
         # Until then the old one can be used, so it has to be possible to revoke it.
         await store.save(StoredSession.of(evolve(session, expires_at=record.expires_at), now=now))
     done = evolve(

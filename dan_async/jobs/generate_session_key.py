@@ -6,6 +6,7 @@ import logging
 import time
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
@@ -18,8 +19,10 @@ from dan_async.jobs.keeping import KeptKeygen, SessionKeeper
 from dan_async.network import FinishKeygen, KeygenReport, Network
 from dan_async.request import OnReport, PreparedRequest, SessionKeyRequest, prepare
 from dan_async.session import DanSessionKeyPayload
-from dan_async.storage.base import StoredSession
 from dan_async.types import Clock
+
+if TYPE_CHECKING:
+    from dan_async.storage.base import StoredSession
 
 _log = logging.getLogger(__name__)
 

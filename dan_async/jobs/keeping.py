@@ -9,7 +9,7 @@ import socket
 from collections.abc import Awaitable
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from attrs import define, evolve
 
@@ -18,8 +18,10 @@ from dan_async.errors import DanError, DeadlineExceededError, GatewayError, Stor
 from dan_async.network import OpenedKeygen
 from dan_async.request import PreparedRequest, WatchedAuth
 from dan_async.session import DanSessionKeyPayload
-from dan_async.storage.base import KeygenIntent, SessionState, SessionStore, StoredSession
 from dan_async.types import Clock, RequestId
+
+if TYPE_CHECKING:
+    from dan_async.storage.base import SessionState, SessionStore, StoredSession
 
 _log = logging.getLogger(__name__)
 
@@ -188,6 +190,8 @@ def describe_problem(error: BaseException) -> str:
 
 def intended(request: PreparedRequest, *, now: float, opened: OpenedKeygen | None = None) -> StoredSession:
     """Return the record of a request; if it was *opened* it waits for its owner."""
+    from dan_async.storage.base import KeygenIntent, StoredSession
+
     keygen, key = request.keygen, request.ephemeral_key
     moment = int(now * 1000)
     return StoredSession(

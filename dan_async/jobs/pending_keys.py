@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any, TypeAlias
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, field, frozen
 
@@ -35,9 +35,11 @@ from dan_async.network import KeygenReport, KeygenRequest, Network, OpensKeygen
 from dan_async.protocols.setups import EphemeralClaim
 from dan_async.request import OnReport, PreparedRequest, SessionKeyParameters, SessionKeyRequest, prepare
 from dan_async.session import DanSessionKeyPayload
-from dan_async.storage.base import KeygenIntent, MemorySessionStore, StoredSession
 from dan_async.types import Address, Clock, RequestId, TypedData
 from dan_async.wallets.base import CallbackWallet, EoaAuth
+
+if TYPE_CHECKING:
+    from dan_async.storage.base import KeygenIntent, StoredSession
 
 Sign: TypeAlias = Callable[[TypedData], Awaitable[str]]
 
@@ -152,12 +154,19 @@ class PendingSessionKeys:
     def __init__(self, keeper: SessionKeeper | None, *, most: int, timeouts: Timeouts, clock: Clock) -> None:
         self._most = check_int("max_pending", most, least=1, most=1_000_000)
         self._keeper = keeper
-        self._records = keeper or SessionKeeper(MemorySessionStore(clock=clock), clock)
         self._timeouts = timeouts
         self._clock = clock
         self._begun: dict[RequestId, _Begun] = {}
         self._beginning = 0
         self._is_closed = False
+
+    @cached_property
+    def _records(self) -> SessionKeeper:
+        if self._keeper is not None:
+            return self._keeper
+        from dan_async.storage.base import MemorySessionStore
+
+        return SessionKeeper(MemorySessionStore(clock=self._clock), self._clock)
 
     # --- the first step -----------------------------------------------------------------------------------------------
 

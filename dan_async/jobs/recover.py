@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from attrs import frozen
 
@@ -27,8 +27,10 @@ from dan_async.errors import (
 from dan_async.jobs.keeping import SessionKeeper, describe_problem
 from dan_async.network import KeygenQuestion, KeygenReport, Network, SettlesKeygen
 from dan_async.session import DanSessionKeyPayload
-from dan_async.storage.base import KeygenIntent, SessionFilter, StoredSession
 from dan_async.types import RequestId
+
+if TYPE_CHECKING:
+    from dan_async.storage.base import KeygenIntent, StoredSession
 
 _log = logging.getLogger(__name__)
 
@@ -120,6 +122,8 @@ async def _left_pending(
     keeper: SessionKeeper, min_age_s: float, timeout_s: float
 ) -> AsyncIterator[StoredSession]:
     """Yield what nobody works on or waits for any more; also what a clock that was wrong called expired."""
+    from dan_async.storage.base import SessionFilter
+
     now = keeper.clock()
     waiting = SessionFilter(state=("waiting", "pending"))
     for where in (waiting, SessionFilter(state="expired", expires_after=max(0, int(now)))):

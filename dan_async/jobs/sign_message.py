@@ -8,7 +8,7 @@ import math
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from dan_async._json import dump, load
 from dan_async._values import MAX_SAFE_INT, check_int, check_seconds, from_hex, member_of, number_of, to_hex
@@ -25,12 +25,9 @@ from dan_async.protocols.sign_request import RequestType, SignRequest, sign_requ
 from dan_async.request import DEFAULT_DURATION_S
 from dan_async.session import DanModuleInfo, session_of
 from dan_async.types import Clock, Hex, KeyAlgorithm, TimeSpan, TypedData
-from dan_async.user_operation import (
-    PackedUserOperation,
-    UserOperationV06,
-    UserOperationV07,
-    check_entry_point,
-)
+
+if TYPE_CHECKING:
+    from dan_async.user_operation import UserOperation
 
 #: The messages that ``sign_message`` takes.
 Message: TypeAlias = str | bytes | bytearray | memoryview | TypedData
@@ -38,7 +35,6 @@ Message: TypeAlias = str | bytes | bytearray | memoryview | TypedData
 _MOST_BITS = 256
 _DEEPEST = 60
 _DIGEST_LENGTH = 32
-_OPERATIONS = (UserOperationV06, UserOperationV07, PackedUserOperation)
 
 #: Stands for the name that the nodes give to keys of gateway revision 0.1, which have none: the public key.
 _BY_KEY = ""
@@ -171,6 +167,8 @@ def _refuse_other_place(
     if request.request_type is RequestType.EIP712:
         chain = load(request.message)["domain"].get("chainId")
     elif request.request_type is RequestType.USER_OPERATION:
+        from dan_async.user_operation import check_entry_point
+
         found = load(request.message)
         chain = found["chainId"]
         check_entry_point(found["entryPointAddress"], found["entryPointVersion"], named=entry_point)
@@ -227,18 +225,24 @@ def _kind_of(message: object, request_type: object) -> RequestType:
         return member_of(RequestType, "request_type", request_type, hint="Or leave it out")
     if isinstance(message, str | bytes | bytearray | memoryview):
         return RequestType.EIP191
-    if isinstance(message, _OPERATIONS):
+    if isinstance(message, Mapping):
+        return RequestType.USER_OPERATION if "userOperation" in message else RequestType.EIP712
+    if _is_user_operation(message):
         raise InvalidFieldError(
             "message",
             "is a user operation without its entry point and chain",
             hint="Use sign_user_operation(), or give a mapping with userOperation, entryPointVersion, entryPointAddress "
             "and chainId",
         )
-    if isinstance(message, Mapping):
-        return RequestType.USER_OPERATION if "userOperation" in message else RequestType.EIP712
     raise InvalidFieldError(
         "message", f"must be text, bytes, typed data or a user operation, not {type(message).__name__}"
     )
+
+
+def _is_user_operation(value: object) -> TypeGuard[UserOperation]:
+    from dan_async.user_operation import UserOperation
+
+    return isinstance(value, UserOperation)
 
 
 def _plain_bytes(message: object) -> bytes:
@@ -276,8 +280,6 @@ def _json_ready(value: Any, depth: int) -> Any:
     """Return the value as the wire's JSON carries it: bytes as 0x hex, large numbers as decimal text."""
     if depth > _DEEPEST:
         raise InvalidFieldError("message", "is nested too deeply")
-    if isinstance(value, _OPERATIONS):
-        return value.to_dict()
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
             raise InvalidFieldError("message", "has a member whose name is not text")
@@ -294,4 +296,6 @@ def _json_ready(value: Any, depth: int) -> Any:
         if value.bit_length() > _MOST_BITS:
             raise InvalidFieldError("message", f"has a number of more than {_MOST_BITS} bits")
         return SpelledValue(value)
+    if _is_user_operation(value):
+        return value.to_dict()
     raise InvalidFieldError("message", f"has a value of type {type(value).__name__}, which cannot be signed")

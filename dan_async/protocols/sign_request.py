@@ -19,7 +19,6 @@ from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.signature import personal_message_digest
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.fields import check_token, load_text, members
-from dan_async.user_operation import user_operation_from_dict, user_operation_hash
 
 #: Longest inner message, in characters.
 _MOST_MESSAGE = 256 * 1024
@@ -174,6 +173,8 @@ def sign_request_digest(request: SignRequest) -> bytes:
 
 def user_operation_digest(request: SignRequest) -> bytes:
     """Return the hash of the user operation in an ``accountAbstractionTx``."""
+    from dan_async.user_operation import user_operation_from_dict, user_operation_hash
+
     found = load_text(request.message)
     version = found["entryPointVersion"]
     return user_operation_hash(

@@ -9,7 +9,6 @@ from dan_async._values import from_hex, to_hex
 from dan_async.crypto.address import point_to_address
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.hashes import takes_long
-from dan_async.crypto.set_code import authorisation_digest
 from dan_async.crypto.signature import personal_message_digest, sign_digest, signing_key
 from dan_async.types import Address, Hex, TypedData
 
@@ -96,6 +95,8 @@ class LocalWallet:
         Raises:
             InvalidFieldError: An argument is wrong.
         """
+        from dan_async.crypto.set_code import authorisation_digest
+
         digest = authorisation_digest(chain_id=chain_id, address=address, nonce=nonce)
         return to_hex(self.sign_digest(digest))
 
