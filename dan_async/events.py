@@ -480,7 +480,7 @@ def wallet_turn(events: EventHub, request_id: RequestId, is_interactive: bool) -
             )
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Attempts:
     """Emits each attempt at one peer, and the waits between them."""
 

@@ -133,7 +133,7 @@ DEFAULT_RETRY_TABLE = RetryTable(
 )
 
 
-@define
+@define(eq=False, repr=False)
 class Tries:
     """How many attempts of one call were made so far; counts up while it runs."""
 

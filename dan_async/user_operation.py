@@ -139,7 +139,7 @@ class Call:
         return self.data[:_SELECTOR_LENGTH]
 
 
-@frozen
+@frozen(repr=False)
 class _Member:
     """A member of the JSON-RPC form: its name there, the reader of its value, and whether it must be there."""
 

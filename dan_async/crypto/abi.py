@@ -29,7 +29,7 @@ _ADDRESS_LENGTH = 20
 _SIGNATURE = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]{0,255}\(([A-Za-z0-9,()\[\]]{0,1024})\)\Z")
 
 
-@frozen
+@frozen(repr=False)
 class _Atom:
     """A type of one word: kind is address, bool, uint (size in bits) or bytes (size in bytes)."""
 
@@ -37,19 +37,19 @@ class _Atom:
     size: int
 
 
-@frozen
+@frozen(repr=False)
 class _Bytes:
     """The type bytes."""
 
 
-@frozen
+@frozen(repr=False)
 class _Array:
     """T[]."""
 
     member: _Type
 
 
-@frozen
+@frozen(repr=False)
 class _Tuple:
     """(T,…), and the arguments of a function."""
 

@@ -89,7 +89,7 @@ def is_about_the_moment(error: DanError) -> bool:
     return error.phase == "connect" or _is_trouble(error.close_code)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class ErrorContext:
     """
     The common part of one operation's errors.

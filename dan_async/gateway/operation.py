@@ -84,7 +84,7 @@ class SeenChallenges:
 SEEN = SeenChallenges()
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Gateway:
     """The things that all operations at one gateway share."""
 
@@ -98,7 +98,7 @@ class Gateway:
     events: EventHub = field(factory=EventHub)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class _Begun(Generic[R]):
     """An operation whose challenges have come, if the gateway gives any."""
 

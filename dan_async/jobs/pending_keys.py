@@ -130,7 +130,7 @@ class _Call:
             raise self.why_off from error
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Begun:
     """A session key that was begun here; a call, or a record in a store."""
 

@@ -35,7 +35,7 @@ from dan_async.protocols.node import Acknowledgement, KeygenClaims, compute_key_
 from dan_async.types import OperatorAddress, RequestId
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Problem:
     """Why a text does not count, from whichever node."""
 
@@ -43,7 +43,7 @@ class _Problem:
     kind: type[AcknowledgementError] = AcknowledgementError
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, repr=False)
 class KeygenTally:
     """The acknowledgements of one key generation."""
 

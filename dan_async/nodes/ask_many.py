@@ -40,7 +40,7 @@ N = TypeVar("N", bound=Askable)
 A = TypeVar("A")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Answers(Generic[A]):
     """The result of asking, and on the way there the answers so far."""
 
@@ -75,7 +75,7 @@ class Answers(Generic[A]):
         return [outcome for outcome in self.outcomes if not outcome.is_success]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Plan(Generic[A]):
     """How many answers are wanted, and when the asking is over: in this plan, as soon as all of them are there."""
 
@@ -151,7 +151,7 @@ async def ask_many(
     return answers
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Question(Generic[N, A]):
     """One node's question, and how it ended; neither answer nor error if it was cut off."""
 
@@ -166,7 +166,7 @@ class _Question(Generic[N, A]):
     error: DanError | None = None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Asking(Generic[N, A]):
     """One call of ``ask_many``: each question is settled when it ends, and the caller only watches the time."""
 

@@ -40,7 +40,7 @@ _MOST_STEPS = 5_000
 # --- key generation ---------------------------------------------------------------------------------------------------
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Blame:
     """The nodes at fault, and the pairs of which one is."""
 
@@ -195,7 +195,7 @@ def choose_signers(
     return None if found is None else tuple([op for op, place in places.items() if found >> place & 1])
 
 
-@define
+@define(eq=False, repr=False)
 class _Search:
     """A depth-first search; sets of nodes are bit masks, in which the best node has the lowest bit."""
 

@@ -91,7 +91,7 @@ class RestPolicy:
         return max(least, longest * (0.5 + 0.5 * self.random()))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Asked:
     """A request that is under way, until the ``HealthRecord`` learns how it ended."""
 
@@ -100,7 +100,7 @@ class Asked:
     is_proof: bool  # its success ends a rest
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class HealthRecord:
     """
     Latency and failures of one node.
@@ -259,7 +259,7 @@ def rank(nodes: Iterable[N], *, without: Collection[OperatorAddress] = ()) -> li
     return sorted([node for node in nodes if node.operator not in without], key=_by_health)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class NodeUpDown:
     """Reports that a node went down or is back, as a ``HealthRecord.on_change``."""
 
@@ -281,7 +281,7 @@ class NodeUpDown:
                 self._events.emit(NodeUp(node=self._operator, failures=before))
 
 
-@define
+@define(eq=False, repr=False)
 class Lateness:
     """How long each step of signing usually takes."""
 
@@ -314,13 +314,13 @@ _MOST_WAITED_S = 5.0
 _JUMP_S = 1.0
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class _Sample:
     skew_s: float
     ahead_s: float  # the clock's lead over the monotonic one
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class NetworkClock:
     """The wall clock, and what the nodes say of it."""
 

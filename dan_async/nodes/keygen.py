@@ -109,7 +109,7 @@ def grace(agreed_after_s: float, grace_s: float | None = None) -> float:
     return min(_MOST_GRACE_S, max(_LEAST_GRACE_S, _GRACE_PART * agreed_after_s))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class UntilVerdict(Plan[Acknowledgement]):
     """
     Over when t nodes agree, or when t cannot agree any more.
@@ -155,7 +155,7 @@ def _accused(answers: Answers[Acknowledgement]) -> set[OperatorAddress]:
     return {OperatorAddress(culprit) for refusal in refusals for culprit in refusal.culprits}
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class _Certified(Plan[Acknowledgement]):
     """Over when all have answered."""
 
@@ -292,7 +292,7 @@ async def run_keygen(
 # --- the client's side: participants and new starts -------------------------------------------------------------------
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class _RoundText:
     """The part of an opened round that its request does not say, for a store."""
 
@@ -301,7 +301,7 @@ class _RoundText:
     expires_at: Annotated[int, wire("expiresAt", number(0, MAX_SAFE_INT))]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class OpenedRound:
     """A round whose nodes are ready, with the setup that the owner is to sign for it."""
 
@@ -358,7 +358,7 @@ def _setup_of(request: KeygenRequest, threshold: Threshold) -> tuple[KeygenSetup
     return setup, SetupText.of(request.request_id, "keygen", setup)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class NodeKeygen:
     """One key generation of a client, new starts included."""
 

@@ -39,7 +39,7 @@ _MOST_RUNNING = 2
 _Key = tuple[tuple[OperatorAddress, ...], int]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Member:
     """One request, and what each node answered to it in the batch: None if it is to be asked alone."""
 
@@ -48,7 +48,7 @@ class _Member:
     answers: dict[OperatorAddress, asyncio.Future[Acknowledgement | None]]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Batch:
     """Requests that wait to be sent, or are on their way."""
 

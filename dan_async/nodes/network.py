@@ -58,7 +58,7 @@ from dan_async.transport.rpc import Transport
 from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId, TimeSpan
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False, kw_only=True, repr=False)
 class NodePool:
     """The nodes of one network, with everything that a job needs; the network owns it and closes it."""
 

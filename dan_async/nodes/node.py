@@ -57,7 +57,7 @@ T = TypeVar("T")
 _COLLECTIVE = frozenset({"dan_keygen", KEYGEN_BATCH, "dan_presign"})
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Request(Generic[T]):
     """A request of dan-node/1, the same for every node that it is sent to."""
 

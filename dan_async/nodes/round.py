@@ -43,7 +43,7 @@ A = TypeVar("A")
 Authenticate = Callable[[str], Awaitable[UserAuthentication]]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class SetupText:
     """A setup as its owner signs it."""
 
@@ -68,7 +68,7 @@ class SetupText:
         return setup_hash(operation=self.operation, revision=self.revision, setup=self.text)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class NodeRound:
     """The nodes that take part, ascending, and the nonce of each; no nonces if the owner signed without asking anyone."""
 

@@ -86,7 +86,7 @@ def check_offers(offers: Offers) -> None:
     _refuse_disputes(dict(zip(offers, map(_OFFERED, offers.values()), strict=True)))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class ExpectedShares:
     """The request, key, digests and presignatures that every signer's answer must be about."""
 
@@ -158,7 +158,7 @@ def combine_shares(shares: Mapping[OperatorAddress, SignatureShare], *, public_k
     return signature
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class _Whole:
     """The shares of one signature, of all t signers in ascending order, and its nonce."""
 

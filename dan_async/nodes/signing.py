@@ -335,7 +335,7 @@ def _id_of(offers: Offers) -> bytes:
 # --- presignatures made ahead: short-lived, each given out once --------------------------------------------------
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class StockedPresignature:
     """A presignature of these signers, ascending; not to be used after *ends*, in monotonic seconds."""
 
@@ -344,7 +344,7 @@ class StockedPresignature:
     ends: float
 
 
-@define
+@define(eq=False, repr=False)
 class _Shelf:
     entries: deque[StockedPresignature] = field(factory=deque)
     #: How many should be kept: one more for each signature that found none, one less for each that expired.
@@ -353,7 +353,7 @@ class _Shelf:
     ordered: int = 0
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class PresignStock:
     """
     Presignatures of every session that signs over a network: as many as it uses between two refills, at most so many.
@@ -447,7 +447,7 @@ class PresignStock:
 # --- the queue: so many calls at once, the sessions in turn, none of them able to take every place --------------------
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SigningQueue:
     """
     Admits calls of sessions.

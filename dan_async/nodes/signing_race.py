@@ -76,7 +76,7 @@ class SetFailedError(DanError):
         self.reasonless = reasonless
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Run:
     """One set of signers at work."""
 
@@ -123,7 +123,7 @@ class Run:
             node.health.suspect(weight + (0.5 if node.operator in reasonless else 0.0))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class _AllOrNone(Plan[T]):
     """Over when all have answered, or the first has failed: then the others are listened to for a moment."""
 
@@ -173,7 +173,7 @@ async def ask_set(
 # --- the race ---------------------------------------------------------------------------------------------------------
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SignerRace(Generic[T]):
     """The race for one signature of t of the nodes, beginning with those that are preferred."""
 

@@ -44,7 +44,7 @@ def protocol_for(revision: Revision | str) -> GatewayProtocol:
     return _PROTOCOLS[member_of(Revision, "revision", revision)]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class Exchange(ABC, Generic[R]):
     """One operation, as a client carries it out. The texts of its setups are built once, signed and sent."""
 
@@ -124,7 +124,7 @@ class KeygenExchange(Exchange[tuple[KeygenResult, ...]]):
         return tuple(map(found.__getitem__, self.setups))
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False, repr=False)
 class SigngenExchange(Exchange[tuple[SigngenResult, ...]]):
     """Sign messages with one key: ``transaction_ids`` names them, or is a single None in the revisions without names."""
 

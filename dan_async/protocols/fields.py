@@ -45,7 +45,7 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Form(Generic[T]):
     """How a value stands on the wire. Reading takes the member's name first, for the error, as the checks do."""
 
@@ -57,7 +57,7 @@ class Form(Generic[T]):
     is_usual: str = ""
 
 
-@frozen
+@frozen(eq=False, repr=False)
 class Wire:
     """Where a field stands on the wire. An optional member is left out for None, and never null."""
 

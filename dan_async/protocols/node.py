@@ -298,14 +298,14 @@ AUTHENTICATION: Form[UserAuthentication] = nested(
 )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class IdentifyParams:
     """Parameters of ``dan_identify``: 32 bytes, fresh from the client."""
 
     nonce: Annotated[bytes, wire("nonce", HASH)]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ChallengeParams:
     """Parameters of ``dan_challenge``."""
 
@@ -316,7 +316,7 @@ class ChallengeParams:
     key_id: Annotated[MpcKeyId | None, wire("keyId", KEY_ID, optional=True)] = None
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class KeygenParams:
     """
     Parameters of ``dan_keygen``, of the two methods that change ephemeral keys, and of ``dan_register_passkey``.
@@ -338,7 +338,7 @@ class KeygenParams:
             )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class KeygenBatchParams:
     """Parameters of ``dan_keygen_batch``: requests of ``dan_keygen`` with the same participants and t."""
 
@@ -347,7 +347,7 @@ class KeygenBatchParams:
     ]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class SettleParams:
     """Parameters of ``dan_settle_keygen``, by which the ephemeral key of a key generation asks after its outcome."""
 
@@ -375,7 +375,7 @@ class SettleParams:
 CERTIFICATE = hex_up_to(_MOST_CERTIFICATE)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class CertifyParams:
     """Parameters of ``dan_certify_keygen``, by which a node gets a certificate that it lacks."""
 
@@ -409,7 +409,7 @@ def malformed(title: str, error: DanError) -> NodeProtocolError:
     )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class Identity(Result):
     """Result of ``dan_identify``: operator, time in Unix milliseconds, and the signature over ``identity_digest``."""
 
@@ -421,7 +421,7 @@ class Identity(Result):
     signature: Annotated[bytes, wire("signature", SIGNATURE)]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ChallengeResult(Result):
     """Result of ``dan_challenge``: a single-use nonce (32 bytes) and when it ends, in Unix seconds."""
 
@@ -437,7 +437,7 @@ class ChallengeResult(Result):
 # texts, reads one of them, and believes nothing else.
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class Claims:
     """The statement of a node; nodes that agree write the same text of it."""
 
@@ -447,7 +447,7 @@ class Claims:
 C = TypeVar("C", bound=Claims)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class SignedClaims(Result, Generic[C]):
     """
     Claims as their one text, signed by a node's operator.
@@ -520,7 +520,7 @@ class SignedClaims(Result, Generic[C]):
         return "" if signer == operator else "it is not signed by the node's operator"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class KeyClaims(Claims):
     """Claims about a key that t of n nodes hold."""
 
@@ -612,7 +612,7 @@ class Acknowledgement(SignedClaims[KeygenClaims]):
         return self.claims.transcript_hash
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class KeygenBatchResult(Result):
     """Result of ``dan_keygen_batch``: an acknowledgement for each request, in their order, as ``dan_keygen`` returns it."""
 
@@ -644,7 +644,7 @@ class Settlement(Result):
         return found
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ChangeClaims(KeyClaims):
     """An ephemeral key that was added to a key, or revoked. The key's id is the hash of what it says of the key."""
 
@@ -672,7 +672,7 @@ class ChangeClaims(KeyClaims):
         )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class ChangeReceipt(SignedClaims[ChangeClaims]):
     """A node's signed statement that it has added or revoked an ephemeral key."""
 
@@ -681,14 +681,14 @@ class ChangeReceipt(SignedClaims[ChangeClaims]):
     CLAIMS = ChangeClaims
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class PasskeyClaims(Claims):
     """A passkey that was registered (docs/how-to/passkeys.md, "On the nodes")."""
 
     credential_id: Annotated[str, wire("credentialId", string(1400))]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class PasskeyReceipt(SignedClaims[PasskeyClaims]):
     """A node's signed statement that it knows a passkey from now on."""
 
@@ -700,7 +700,7 @@ class PasskeyReceipt(SignedClaims[PasskeyClaims]):
 # --- signing: dan_presign has t nodes prepare one signature, dan_sign makes shares of one over a message ----------------
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class PresignParams:
     """Parameters of ``dan_presign``: the same for every signer."""
 
@@ -715,7 +715,7 @@ class PresignParams:
     signature: Annotated[str, wire("signature", hex_text(64, 65))]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class PresignatureOffer(Result):
     """Result of ``dan_presign``. Honest signers say the same, but for the commitment and when it expires."""
 
@@ -732,7 +732,7 @@ class PresignatureOffer(Result):
     expires_at: Annotated[int, wire("expiresAt", number(0, _LATEST))]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class SignParams:
     """
     Parameters of ``dan_sign``: the same for every signer.
@@ -767,7 +767,7 @@ class SignParams:
             raise InvalidFieldError("nonces", "must be one for each participant")
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class SignatureShare:
     """One signer's part of one signature, whose nonce is R' = R + δ·G: s = Σw / Σu over all signers."""
 
@@ -785,7 +785,7 @@ class SignatureShare:
     w: Annotated[int, wire("w", scalar(ORDER))] = field(repr=False)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class SignatureClaims(Claims):
     """A signer's shares of the signatures that a request asks for."""
 
@@ -797,7 +797,7 @@ class SignatureClaims(Claims):
     ]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class SignatureShares(SignedClaims[SignatureClaims]):
     """A node's signed answer to a signing request. Its index is its place among the key's participants."""
 

@@ -38,7 +38,7 @@ _ED25519_LENGTH = 32
 _SEC1_LENGTHS = {2: 33, 3: 33, 4: 65}
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class KeygenResult:
     """
     One generated key. A client reads it compressed; a server may also name an uncompressed secp256k1 key.
@@ -65,7 +65,7 @@ class KeygenResult:
             )
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class SigngenResult:
     """One signature: r and s, 64 bytes. Whether it holds is for the caller to check. Only revision 1 names the message."""
 

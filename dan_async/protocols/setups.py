@@ -63,7 +63,7 @@ class EphemeralClaim:
             raise InvalidFieldError("eph_pk", "must be uncompressed: 65 bytes that begin with 04")
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class UserAuthentication:
     """
     The authorisation of a request: by the owner's wallet, the ephemeral key, or a passkey.
@@ -81,7 +81,7 @@ class UserAuthentication:
 # --- metadata ---------------------------------------------------------------------------------------------------------
 
 
-@frozen
+@frozen(repr=False)
 class TaggedValue:
     """One entry of a setup's metadata: permissions (tag 1), ephemeral claim (tag 2) or key id (tag 3)."""
 
@@ -154,7 +154,7 @@ def claim_is_bare_key(value: Json) -> bool:
 # --- setups -----------------------------------------------------------------------------------------------------------
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class KeygenSetup:
     """
     Make a key: t of n, for this ephemeral key, under these permissions. The numbers are checked where they come from.
@@ -179,7 +179,7 @@ class KeygenSetup:
         return find_tag(self.metadata, TAG_CLAIM)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class EphemeralKeySetup:
     """Add an ephemeral key to a key, or revoke it. Revision 0.3 also carries ``n`` and ``key_id`` in the setup."""
 
@@ -196,7 +196,7 @@ class EphemeralKeySetup:
         return find_tag(self.metadata, TAG_KEY_ID)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class SigngenSetup:
     """Sign a message with a key. ``message`` is standard Base64 of the UTF-8 message, encoded exactly once."""
 
@@ -206,7 +206,7 @@ class SigngenSetup:
     sign_alg: KeyAlgorithm = "secp256k1"
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class PasskeySetup:
     """The setup of registerPasskey: nothing but an optional text of options."""
 
@@ -217,7 +217,7 @@ class PasskeySetup:
 Setup: TypeAlias = KeygenSetup | SigngenSetup | EphemeralKeySetup | PasskeySetup
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class WrittenSetup:
     """A setup, and its text exactly as it is sent."""
 
@@ -297,7 +297,7 @@ def decode_passkey_setup(text: str) -> PasskeySetup:
 # --- passkeys ---------------------------------------------------------------------------------------------------------
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class PasskeySignature:
     """
     The answer of a browser to a challenge: a new credential, or an assertion with an old one.

@@ -414,7 +414,7 @@ class RawCall(Protocol):
         ...
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Attempt:
     """An attempt to connect, and how many calls wait for it."""
 
