@@ -154,7 +154,7 @@ async def authenticate(
     return UserAuthentication(method=auth.method, id=auth.id, credentials=credentials, signature=signature)
 
 
-async def submit(
+def submit(
     nodes: Mapping[OperatorAddress, Node],
     opened: NodeRound,
     authentication: UserAuthentication,
@@ -164,7 +164,7 @@ async def submit(
     plan: Plan[A],
     deadline: Deadline,
     join: Callable[[Request[A]], Callable[[Node, Tries], Awaitable[A]]] | None = None,
-) -> Answers[A]:
+) -> Awaitable[Answers[A]]:
     """
     Send the authorised request to every participant, of the pool *nodes*, and count their answers as the plan does.
 
@@ -175,7 +175,7 @@ async def submit(
     request = Request(METHODS[setup.operation], params, decode, setup.request_id, check)
     ask = request.within(deadline) if join is None else join(request)
     participants = [nodes[operator] for operator in opened.participants]
-    return await ask_many(participants, ask, plan, step=setup.operation, deadline=deadline)
+    return ask_many(participants, ask, plan, step=setup.operation, deadline=deadline)
 
 
 def out_of_time(failure: QuorumError, deadline: Deadline, doing: str, *, phase: str) -> QuorumError:

@@ -496,8 +496,9 @@ class SignedClaims(Result, Generic[C]):
         return evolve(unsigned, signature=sign(unsigned.digest(claims.request_id)))
 
     def share_claims(self, other: Self) -> None:
-        """Spare this one reading its text: *other* has the very same, and has read it."""
+        """Spare this one reading and keeping its text: *other* has the very same, and has read it."""
         assert self.text == other.text
+        object.__setattr__(self, "text", other.text)
         object.__setattr__(self, "claims", other.claims)  # as cached_property does
 
     def digest(self, request_id: RequestId) -> bytes:
