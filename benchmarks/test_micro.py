@@ -8,6 +8,8 @@ checks once per keygen and what it checks per node are timed together, as ``Keyg
 from __future__ import annotations
 
 import os
+import resource
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -122,16 +124,32 @@ def test_tally(benchmark, t, n):
     assert benchmark(count).verdict().public_key == key.public_key
 
 
+def _start(what: str, cache: Path) -> float:
+    """Run a statement in a new interpreter, with compiled files in *cache*; return its CPU seconds."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(cache)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-c", STATEMENTS[what]]
+    subprocess.run(command, check=True, env=environment, cwd=Path(__file__).parent.parent)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 @pytest.mark.parametrize("what", STATEMENTS)
 def test_import_time(benchmark, tmp_path, what):
     """A new interpreter, from start to end, with compiled files in place; one of them imports nothing."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)
+    assert benchmark.pedantic(_start, args=(what, tmp_path), rounds=7, warmup_rounds=1) > 0
 
-    def start() -> int:
-        command = [sys.executable, "-c", STATEMENTS[what]]
-        return subprocess.run(
-            command, check=True, env=environment, cwd=Path(__file__).parent.parent
-        ).returncode
 
-    assert benchmark.pedantic(start, rounds=7, warmup_rounds=1) == 0
+@pytest.mark.timeout(300)
+def test_import_beside_the_libraries(benchmark, tmp_path):
+    """The import of client and both networks, in CPU time and by turns with that of the libraries; aim: 1.3 times."""
+    ratios = []
+
+    def take_turns() -> None:
+        libraries = _start("all the libraries", tmp_path)
+        ratios.append(_start("client and both networks", tmp_path) / libraries)
+
+    benchmark.pedantic(take_turns, rounds=7, warmup_rounds=1)
+    benchmark.extra_info["ratio"] = round(statistics.median(ratios[1:]), 2)
+    print(f"\nimport: {benchmark.extra_info['ratio']} times that of the libraries")

@@ -115,6 +115,34 @@ async def test_timeout_leaves_no_pending_entry_and_the_late_reply_is_dropped():
         await transport.aclose()
 
 
+async def test_each_request_has_its_own_time_limit():
+    """One with less time ends earlier, whichever was made first; what was answered keeps nothing."""
+
+    async def handler(method, params):
+        if method == "slow":
+            await asyncio.sleep(30)
+        return method
+
+    async with rpc_server(handler) as server:
+        transport = connect(server.port)
+        for _ in range(200):
+            await transport.call("quick", "{}", timeout_s=60)
+        assert len(transport._connection._ends) < 100
+        ended = []
+
+        async def call(timeout_s):
+            assert isinstance(
+                await error_of(transport.call("slow", "{}", timeout_s=timeout_s)), RequestTimeoutError
+            )
+            ended.append(timeout_s)
+
+        async with assert_runs_under(5):
+            await asyncio.gather(*map(call, (0.3, 0.1, 0.2)))
+        assert ended == [0.1, 0.2, 0.3]
+        assert await transport.call("quick", "{}", timeout_s=5) == "quick"
+        await transport.aclose()
+
+
 async def test_cancelled_call_leaves_no_pending_entry():
     """Cancelling one call does not touch the others."""
     may_answer = asyncio.Event()
