@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext
 from pathlib import Path
@@ -294,7 +295,7 @@ class _Batch:
         if stopped_by is not None:
             note("interrupted: run the same command again to go on")
             return stopped_by.exit_code
-        return FAILED if count.failed or count.unsettled else None
+        return FAILED if count.without_key else None
 
     def _print(self, count: _BatchCount, *, is_interrupted: bool) -> None:
         if self.as_json:
@@ -357,13 +358,13 @@ class _Batch:
             async for row in self._usable(await anext(rows, None), rows, count, display):
                 state = await _state_of(store, row)
                 if state in {"active", "revoked", "expired"}:
-                    count.kept += 1
+                    count.ends["kept"] += 1
                 elif state == "pending":
-                    count.unsettled += 1
+                    count.ends["unsettled"] += 1
                 elif state == "failed" and not self.options["retry_failed"]:
                     count.add_failure(row, "SessionFailedError", "it failed before")
                 else:
-                    count.to_make += 1
+                    count.ends["to be made"] += 1
                 display.update()
 
 
@@ -380,18 +381,18 @@ class _BatchCount:
     """How many rows have come to which end so far."""
 
     total: int | None = None
-    made: int = 0
-    to_make: int = 0
-    kept: int = 0
-    settled: int = 0
-    failed: int = 0
-    unsettled: int = 0
+    #: By the status of a result; rows without a key are failed or unsettled, and those of a dry run to be made.
+    ends: Counter[str] = field(factory=Counter)
     failures: list[dict[str, Any]] = field(factory=list)
     started: float = field(factory=time.monotonic)
 
     @property
     def done(self) -> int:
-        return self.made + self.to_make + self.kept + self.settled + self.failed + self.unsettled
+        return self.ends.total()
+
+    @property
+    def without_key(self) -> int:
+        return self.ends["failed"] + self.ends["unsettled"]
 
     @property
     def elapsed_s(self) -> float:
@@ -400,7 +401,7 @@ class _BatchCount:
     @property
     def rate(self) -> float:
         """Rows per second, without those that had their key before."""
-        return (self.done - self.kept) / max(self.elapsed_s, 1e-9)
+        return (self.done - self.ends["kept"]) / max(self.elapsed_s, 1e-9)
 
     def add(self, item: ItemResult, row: BatchRow) -> None:
         """Count the result of a row; an error of the store is raised, since no further row could be stored either."""
@@ -408,7 +409,7 @@ class _BatchCount:
         if isinstance(error, StoreError) and not isinstance(error, RecordConflictError):
             raise error
         if error is None:
-            setattr(self, item.status, getattr(self, item.status) + 1)
+            self.ends[item.status] += 1
             return
         text = problem_in(error) if isinstance(error, DanError) else "an unforeseen error"
         is_settled = not isinstance(error, SessionPendingError)
@@ -416,19 +417,16 @@ class _BatchCount:
 
     def add_failure(self, row: BatchRow, kind: str, text: str, *, is_settled: bool = True) -> None:
         """Count a row that has no key; the report shows only so many, since an input may be endless."""
-        if is_settled:
-            self.failed += 1
-        else:
-            self.unsettled += 1
+        self.ends["failed" if is_settled else "unsettled"] += 1
         if len(self.failures) < _MOST_FAILURES:
             self.failures.append({"row": row.number, "id": row.row_id, "error": kind, "problem": text})
 
     def line(self) -> str:
         """Return it as one line of text."""
         of = "" if self.total is None else f" of {self.total}"
-        parts = [f"{self.done}{of} rows", f"{self.failed} failed", f"{self.rate:.1f} per second"]
-        if self.unsettled:
-            parts.insert(2, f"{self.unsettled} unsettled")
+        parts = [f"{self.done}{of} rows", f"{self.ends['failed']} failed", f"{self.rate:.1f} per second"]
+        if self.ends["unsettled"]:
+            parts.insert(2, f"{self.ends['unsettled']} unsettled")
         if self.total is not None and self.rate > 0 and self.done < self.total:
             left_s = int((self.total - self.done) / self.rate)
             parts.append(f"{left_s // 60}:{left_s % 60:02} left")
@@ -436,18 +434,14 @@ class _BatchCount:
 
     def summary(self, *, is_dry_run: bool) -> str:
         """Return what is printed at the end, for a person."""
-        counts = {"made": self.made, "kept": self.kept, "settled": self.settled}
-        if is_dry_run:
-            counts = {"to be made": self.to_make, "kept": self.kept}
-        counts |= {"failed": self.failed, "unsettled": self.unsettled}
-        parts = [
-            f"{number} {name}" for name, number in counts.items() if number or name == next(iter(counts))
-        ]
+        names = ("to be made", "kept") if is_dry_run else ("made", "kept", "settled")
+        shown = [name for name in (*names, "failed", "unsettled") if self.ends[name] or name == names[0]]
+        parts = [f"{self.ends[name]} {name}" for name in shown]
         lines = [f"{self.done} rows: {', '.join(parts)}"]
         for failure in sorted(self.failures, key=lambda one: one["row"])[:_SHOWN_FAILURES]:
             name = "" if failure["id"] is None else f" (id {failure['id']})"
             lines.append(f"  row {failure['row']}{name}: {failure['problem']}")
-        if (more := self.failed + self.unsettled - _SHOWN_FAILURES) > 0:
+        if (more := self.without_key - _SHOWN_FAILURES) > 0:
             lines.append(f"  and {more} more; --json lists up to {_MOST_FAILURES}")
         return clean("\n".join(lines))
 
@@ -455,18 +449,14 @@ class _BatchCount:
         """Return the report that is printed at the end, for a program."""
         return {
             "rows": self.done,
-            **({"toMake": self.to_make} if is_dry_run else {}),
-            "made": self.made,
-            "kept": self.kept,
-            "settled": self.settled,
-            "failed": self.failed,
-            "unsettled": self.unsettled,
+            **({"toMake": self.ends["to be made"]} if is_dry_run else {}),
+            **{name: self.ends[name] for name in ("made", "kept", "settled", "failed", "unsettled")},
             "seconds": round(self.elapsed_s, 3),
             "perSecond": round(self.rate, 3),
             "interrupted": is_interrupted,
             "dryRun": is_dry_run,
             "failures": self.failures,
-            "moreFailures": max(0, self.failed + self.unsettled - len(self.failures)),
+            "moreFailures": self.without_key - len(self.failures),
         }
 
 
@@ -482,7 +472,7 @@ class _Shown:
     def update(self) -> None:
         count = self._count
         if self._bar is not None and self._task is not None:
-            text = f"{count.rate:.1f}/s, {count.failed} failed"
+            text = f"{count.rate:.1f}/s, {count.ends['failed']} failed"
             self._bar.update(self._task, completed=count.done, description=text)
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + _LINE_EVERY_S
