@@ -7,11 +7,9 @@ import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TypeVar
 
-from attrs import frozen
-
 from dan_async._values import check_int, check_list, check_mapping
 from dan_async.deadline import wait_for_event
-from dan_async.devnet.faults.kinds import KINDS, Bodies, Fault, HttpRefusal, KeygenFault, ReplyFault
+from dan_async.devnet.faults.kinds import KINDS, Bodies, Fault, HttpRefusal, ReplyFault
 from dan_async.devnet.faults.lies import KeygenFace, Sign
 from dan_async.errors import InvalidFieldError
 from dan_async.protocols.node import Acknowledgement, ChangeReceipt, SignatureShares
@@ -117,12 +115,24 @@ class NodeFaults:
 
     # --- key generation -----------------------------------------------------------------------------------------------
 
-    def begin_keygen(self, face: KeygenFace) -> KeygenFaults:
-        return KeygenFaults(self, list(self._use(_KEYGEN, lambda fault: fault.on_keygen())), face)
+    def begin_keygen(self, face: KeygenFace) -> Callable[[int, Bodies, Bodies], Bodies]:
+        """
+        Return what comes of the faults in a key generation that begins: a function of a round, and its bodies.
 
-    def before_round(self, round_: int) -> None:
-        """Lose the node before it sends its messages of a round of key generation."""
-        self._end(_KEYGEN, lambda fault: fault.before_keygen_round(round_))
+        It loses the node before it sends the round, or returns other bodies; last come the other parties' bodies of round 1.
+        """
+        faults = list(self._use(_KEYGEN, lambda fault: fault.on_keygen()))
+
+        def outgoing(round_: int, bodies: Bodies, committed: Bodies) -> Bodies:
+            self._end(_KEYGEN, lambda fault: fault.before_keygen_round(round_))
+            face.commitments = committed
+            for group in faults:
+                # The first that changes anything: the same lie told twice might be none.
+                told = (fault.on_keygen_round(round_, bodies, face) for fault in group)
+                bodies = next((changed for changed in told if changed is not None), bodies)
+            return bodies
+
+        return outgoing
 
     # --- signing ------------------------------------------------------------------------------------------------------
 
@@ -165,27 +175,6 @@ class NodeFaults:
                     outcomes.append(outcome)
             if outcomes:
                 yield outcomes
-
-
-@frozen
-class KeygenFaults:
-    """The faults of one node in one key generation."""
-
-    _node: NodeFaults
-    _faults: list[list[KeygenFault]]  # kind after kind
-    _face: KeygenFace
-
-    def outgoing(self, round_: int, bodies: Bodies, commitments: Bodies) -> Bodies:
-        """Lose the node before it sends a round, or return other bodies; *commitments* are those of the other parties."""
-        self._node.before_round(round_)
-        self._face.commitments = commitments
-        for group in self._faults:
-            for fault in group:
-                changed = fault.on_keygen_round(round_, bodies, self._face)
-                if changed is not None:
-                    bodies = changed
-                    break  # the same lie told twice might be none
-        return bodies
 
 
 #: What may be set: one fault, several, or none.

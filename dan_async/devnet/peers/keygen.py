@@ -9,7 +9,6 @@ from contextlib import suppress
 
 from dan_async._values import from_hex
 from dan_async.devnet.context import NodeContext
-from dan_async.devnet.faults.in_force import KeygenFaults
 from dan_async.devnet.faults.lies import KeygenFace
 from dan_async.devnet.mpc.aborts import DkgAbort, ProtocolAbort
 from dan_async.devnet.mpc.dkg import (
@@ -48,7 +47,6 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
     KIND = Kind.KEYGEN
     ROUNDS = _ECHO
 
-    _faults: KeygenFaults
     #: The wait for the echoes, and the timer of the next question for the certificate.
     _echoes: asyncio.Timeout
     _asking: asyncio.TimerHandle
@@ -84,7 +82,7 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
             sign=self.context.identity.sign,
             squat=lambda: self._session.tell_all(PeerMessage(Kind.PAIR_SETUP, self.session_id, 1, b"")),
         )
-        self._faults = self.context.faults.begin_keygen(face)
+        self._outgoing = self.context.faults.begin_keygen(face)
         committed = await self.exchange(_COMMIT, self._to_all(await self.compute(party.commit)))
         self._commitments = committed
         opened = await self.exchange(_OPEN, await self.compute(party.open, committed))
@@ -137,7 +135,7 @@ class KeygenSession(RoundSession[tuple[KeyShare, ...]]):
         )
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
-        return self._faults.outgoing(round_, bodies, self._commitments)
+        return self._outgoing(round_, bodies, self._commitments)
 
     async def _finish(self, party: ProvingParty, echo: bytes, ask_s: float) -> tuple[KeyShare, ...]:
         """Wait for the echoes of all, or for a certificate where some are missing or spoilt."""

@@ -226,7 +226,7 @@ BODIES = {2: b"to two", 3: b"to three"}
 def outgoing(*faults, round_):
     node = NodeFaults()
     node.set(faults)
-    return node.begin_keygen(Face()).outgoing(round_, BODIES, {})
+    return node.begin_keygen(Face())(round_, BODIES, {})
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_lies_in_key_generation_count_when_it_begins():
     node.set([DealWrongShare(times=1)])
     first, second = node.begin_keygen(Face()), node.begin_keygen(Face())
     node.set([])
-    assert [lies.outgoing(2, BODIES, {})[2] for lies in (first, second)] == [b"owt ot", b"to two"]
+    assert [lies(2, BODIES, {})[2] for lies in (first, second)] == [b"owt ot", b"to two"]
 
 
 def test_a_node_crashes_before_it_lies():
@@ -267,9 +267,9 @@ def test_a_node_crashes_before_it_lies():
     node = NodeFaults()
     node.set([DealWrongShare(), Crash(at_round=2)])
     lies = node.begin_keygen(Face())
-    lies.outgoing(1, BODIES, {})
+    lies(1, BODIES, {})
     with pytest.raises(NodeCrashed):
-        lies.outgoing(2, BODIES, {})
+        lies(2, BODIES, {})
 
 
 def test_faults_in_signing_are_used_in_the_order_of_their_kinds():
@@ -297,11 +297,11 @@ def test_a_crash_at_a_round_is_not_one_after_the_work():
     """Each happens where it is meant to, and counts there only."""
     faults = NodeFaults()
     faults.set([Crash(at_round=2, restart_after=3, times=1), Crash(times=1)])
-    faults.before_round(1)
+    faults.begin_keygen(Face())(1, BODIES, {})
     with pytest.raises(NodeCrashed) as caught:
-        faults.before_round(2)
+        faults.begin_keygen(Face())(2, BODIES, {})
     assert caught.value.restart_after == 3
-    faults.before_round(2)
+    faults.begin_keygen(Face())(2, BODIES, {})
     with pytest.raises(NodeCrashed) as caught:
         faults.before_reply("dan_keygen")
     assert caught.value.restart_after is None
