@@ -66,7 +66,7 @@ async def sign_message(
     Returns:
         ``0x`` and 130 hex digits: r, s, v.
     """
-    info = session_of(session)
+    info = session if isinstance(session, DanModuleInfo) else session_of(session)
 
     def read() -> tuple[SignRequest, bytes]:
         request = message_request(message, request_type)

@@ -53,7 +53,7 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Methods whose time depends on the other nodes as well.
+#: Methods whose time says nothing about one node: what nodes do together takes as long as the slowest of them.
 _COLLECTIVE = frozenset({"dan_keygen", KEYGEN_BATCH, "dan_presign"})
 
 
@@ -67,12 +67,6 @@ class Request(Generic[T]):
     request_id: RequestId | None = None
     #: Checks a decoded answer by the node that gave it; raises the DanError that says why it does not count.
     check: Callable[[OperatorAddress, T], None] | None = None
-    #: Whether its time says something about one node: what they do together takes as long as the slowest of them.
-    is_timed: bool = field(init=False)
-
-    @is_timed.default
-    def _is_of_one_node(self) -> bool:
-        return self.method not in _COLLECTIVE
 
     def within(self, deadline: Deadline) -> Callable[[Node, Tries], asyncio.Future[T]]:
         """Return the question that ``ask_many`` puts to each node."""
@@ -171,8 +165,11 @@ class Node:
         connection = None if self._socket is None or self.events.listeners else self._socket.connection
         limit_s = deadline.cap(self._timeouts.attempt_s)
         if connection is not None and limit_s != 0.0:
-            sent = _Sent(self, connection, request, deadline=deadline, tries=tries)
-            if sent.begin(limit_s):
+            sent = _Sent(self, connection, request, deadline, tries)
+            sent.number = connection.send(request.method, request.params, limit_s, sent.end)
+            if sent.number is not None:
+                tries.made += 1
+                sent.asked, sent.started = self.health.begin(), self.retry.clock()
                 return sent
         return asyncio.create_task(self.call(tries, request=request, deadline=deadline))
 
@@ -217,7 +214,7 @@ class Node:
                 raise
             raise failure from error
         except BaseException:  # cancelled, as a rule: the verdict did not need this node
-            self.health.gave_up(asked, is_timed=request.is_timed)
+            self.health.gave_up(asked, is_timed=request.method not in _COLLECTIVE)
             raise
 
     # --- the end of an attempt ----------------------------------------------------------------------------------------
@@ -227,7 +224,7 @@ class Node:
         value = request.decode(answer)
         if request.check is not None:
             request.check(self.operator, value)
-        self.health.succeeded(asked, is_timed=request.is_timed)
+        self.health.succeeded(asked, is_timed=request.method not in _COLLECTIVE)
         return value
 
     def failed(self, request: Request[T], asked: Asked, error: DanError) -> DanError:
@@ -295,31 +292,22 @@ class Node:
 class _Sent(asyncio.Future[T]):
     """A call of a node whose first attempt was sent at once; if that fails, a task goes on."""
 
+    #: The request's, on its connection; None if it was not sent.
+    number: int | None
+    #: When it was sent.
+    asked: Asked
+    started: float
+
     def __init__(
-        self,
-        node: Node,
-        connection: Connection,
-        request: Request[T],
-        *,
-        deadline: Deadline,
-        tries: Tries,
+        self, node: Node, connection: Connection, request: Request[T], deadline: Deadline, tries: Tries
     ) -> None:
         super().__init__()
         self._call = node, request, deadline, tries
         self._connection = connection
         self._rest: asyncio.Task[T] | None = None
 
-    def begin(self, limit_s: float | None) -> bool:
-        """Send the request; return False if it would have to wait."""
-        node, request, _, tries = self._call
-        number = self._connection.send(request.method, request.params, limit_s, self._end)
-        if number is None:
-            return False
-        tries.made += 1
-        self._number, self._asked, self._started = number, node.health.begin(), node.retry.clock()
-        return True
-
-    def _end(self, answer: Json, error: DanError | None) -> None:
+    def end(self, answer: Json, error: DanError | None) -> None:
+        """Take the end of the request."""
         if self.done():
             return  # cancelled
         if error is not None:
@@ -327,19 +315,19 @@ class _Sent(asyncio.Future[T]):
             return
         node, request, _, _ = self._call
         try:
-            self.set_result(node.accept(request, self._asked, answer))
+            self.set_result(node.accept(request, self.asked, answer))
         except DanError as failure:
             self._fail(failure)
         except Exception as bug:  # noqa: BLE001 - of ours, for whoever asked
-            node.health.gave_up(self._asked, is_timed=False)
+            node.health.gave_up(self.asked, is_timed=False)
             self.set_exception(bug)
 
     def _fail(self, error: DanError) -> None:
         node, request, deadline, tries = self._call
-        failure = node.failed(request, self._asked, error)
+        failure = node.failed(request, self.asked, error)
         if failure is not error:
             failure.__cause__ = error
-        rest = node.go_on(failure, self._started, request, deadline, tries)
+        rest = node.go_on(failure, self.started, request, deadline, tries)
         self._rest = asyncio.create_task(rest)
         self._rest.add_done_callback(self._take_over)
 
@@ -358,8 +346,9 @@ class _Sent(asyncio.Future[T]):
         if self._rest is not None:
             return self._rest.cancel(msg)
         node, request, _, _ = self._call
-        self._connection.forget(self._number)
-        node.health.gave_up(self._asked, is_timed=request.is_timed)
+        if self.number is not None:
+            self._connection.forget(self.number)
+        node.health.gave_up(self.asked, is_timed=request.method not in _COLLECTIVE)
         return super().cancel(msg)
 
 
