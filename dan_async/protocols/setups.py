@@ -54,9 +54,10 @@ class EphemeralClaim:
     eph_id: str = field(validator=required(check_text, most=256))
     eph_pk: bytes = field()
     expiry: int = field(validator=required(check_int, least=0, most=MAX_SAFE_INT))
-    sign_alg: KeyAlgorithm = field(validator=required(check_algorithm))
+    sign_alg: KeyAlgorithm
 
     def __attrs_post_init__(self) -> None:
+        check_algorithm("sign_alg", self.sign_alg)
         if not isinstance(self.eph_pk, bytes) or len(self.eph_pk) not in _KEY_LENGTHS[self.sign_alg]:
             raise InvalidFieldError("eph_pk", f"is not a public key for {self.sign_alg}")
         if self.sign_alg == "secp256k1" and self.eph_pk[0] != 4:

@@ -566,7 +566,7 @@ class Socket:
             error = await self._end_of(message)
         finally:
             timer.cancel()
-            self.drop()
+            self.end(self._broken)
         # It may have gone without a close frame: the last frame was the last all the same.
         if not isinstance(error, ConnectionLostError):
             raise error
