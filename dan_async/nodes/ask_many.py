@@ -138,6 +138,9 @@ async def ask_many(
         answers.elapsed_s = time.monotonic() - asking.started
         if asking.crash is None and not asking.are_all_in and (linger_s := plan.linger_s(answers)):
             await asking.wait(deadline.cap(linger_s))
+        for question in tuple(asking.awaited.values()):
+            if question.future.done():
+                asking.take(question, question.future)  # it came in the last moment
     finally:
         if asking.awaited:
             cut_off, asking.awaited = asking.awaited, {}
@@ -235,7 +238,7 @@ class _Asking(Generic[N, A]):
             asked.append(question)
             question.future = asyncio.ensure_future(self._ask(node, question.tries))
             self.awaited[node.operator] = question
-            question.future.add_done_callback(partial(self._take, question))
+            question.future.add_done_callback(partial(self.take, question))
         least = plan.wanted if plan.least is None else plan.least
         if not self.awaited or (answered >= least and not self._is_patient):
             self._settle()
@@ -249,11 +252,11 @@ class _Asking(Generic[N, A]):
         """Whether no other answer is awaited, or only those of nodes that the plan spares."""
         return not self.awaited or self.awaited.keys() <= set(self._plan.spared(self.answers))
 
-    def _take(self, question: _Question[N, A], ended: asyncio.Future[A]) -> None:
+    def take(self, question: _Question[N, A], ended: asyncio.Future[A]) -> None:
         """Act on a node's answer, or on its failure."""
         operator, answers = question.node.operator, self.answers
         if operator not in self.awaited or ended.cancelled():
-            return  # cut off
+            return  # cut off, or taken already
         try:
             try:
                 answer = ended.result()
