@@ -140,15 +140,23 @@ def find_conflicts(
     """
     Return the conflicts that the refusals of a set's signers leave; failures of a node by itself are not among them.
 
-    A node that says that another gave up is right if that one gives a reason of its own. Otherwise one of the two lies; or
-    one of a circle, if each of several says that the next gave up first.
+    A node that calls another silent, or says that it gave up, is right if that one blames others itself: it was kept waiting
+    by them. Otherwise one of the two lies; or one of a circle, if each of several says so of the next.
     """
     found: set[Conflict] = {frozenset(signers)} if find_reasonless(failures, signers) else set()
+    accused = {operator: accused_by(error, signers) for operator, error in failures.items()}
+    disputes, passed_on = set[Conflict](), set[OperatorAddress]()
+    for operator, culprits in accused.items():
+        for culprit in culprits:
+            is_silence = getattr(failures[operator], "evidence", "") == "silence"
+            if is_silence and culprit != operator and accused.get(culprit):
+                passed_on |= {operator, culprit}
+            else:
+                disputes.add(frozenset((operator, culprit)))
+    found |= disputes or ({frozenset(passed_on)} if passed_on else set())
     aborters: dict[OperatorAddress, OperatorAddress] = {}
     for operator, error in failures.items():
-        accused = accused_by(error, signers)
         aborter = aborter_in(error, signers)
-        found |= {frozenset((operator, culprit)) for culprit in accused}
         if aborter not in (None, operator):
             aborters[operator] = aborter
     for operator in aborters:

@@ -566,6 +566,12 @@ class RoundSession(ABC, Generic[R]):
                     raise failure from error
                 first = first or failure
                 known.add(error.peer)
+                silent = error.missing - known
+                if silent and self.context.identity.operator in named and self._is_overdue():
+                    # It is called silent by somebody less patient: because of those for whom it still waits itself.
+                    failure = self._silence(round_, silent)
+                    failure.aborted_by = first.aborted_by
+                    raise failure from error
                 accused = ((accused or frozenset()) | (named & error.missing)) - known
             except SilentPeersError as error:
                 failure = self._silence(round_, error.peers)
@@ -589,6 +595,12 @@ class RoundSession(ABC, Generic[R]):
             times = max(1.0, self._sessions.running / _BUSY)
             self._patience_s = times * max(_TIMES_QUIET * self._quiet_s, _TIMES_OWN * self._session.age_s)
         return min(end_s, self._patience_s + (round_ - 1) * _QUIET_PART * self._quiet_s)
+
+    def _is_overdue(self) -> bool:
+        """Whether the session has lasted as long as the least patient party waits for a round."""
+        if not self.IS_REPLACEABLE or self._quiet_s is None:
+            return False
+        return self._session.age_s >= _TIMES_QUIET * self._quiet_s
 
     async def _judge(self, error: PeerAbortError) -> tuple[SessionFailedError, frozenset[OperatorAddress]]:
         """Return what follows from a peer's abort, and whom it accuses."""

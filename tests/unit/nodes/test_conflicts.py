@@ -13,8 +13,12 @@ from dan_async.nodes.blame import choose_signers, disagreeing, find_conflicts, f
 A, B, C, D = signers = ("0xa", "0xb", "0xc", "0xd")
 
 
-def failed(*culprits, by=None, code=NodeCode.SIGNING_FAILED):
-    return NodeRefusedError("no", code=code, culprits=culprits, aborted_by=by)
+def failed(*culprits, by=None, code=NodeCode.SIGNING_FAILED, evidence=""):
+    return NodeRefusedError("no", code=code, culprits=culprits, aborted_by=by, evidence=evidence)
+
+
+def silent(*culprits):
+    return failed(*culprits, evidence="silence")
 
 
 def conflicts(**failures):
@@ -27,6 +31,17 @@ def test_an_accuser_and_whom_it_accuses_are_in_dispute():
     """Whoever is right: one of the two is at fault. Nodes that are no signers are not."""
     assert conflicts(a=failed(B, C, "0xe")) == {"ab", "ac"}
     assert conflicts(a=failed(B, by=C), b=failed(A)) == {"ab"}
+
+
+def test_a_silent_node_that_was_kept_waiting_is_not_in_dispute():
+    """Those who kept it waiting are, with it; of a circle one lies. What is worse than silence has no such excuse."""
+    assert conflicts(a=silent(B), b=silent(C)) == {"bc"}
+    assert conflicts(a=silent(B, D), b=silent(C), c=silent(D)) == {"ad", "cd"}
+    assert conflicts(a=silent(B), b=silent(A)) == {"ab"}
+    assert conflicts(a=silent(B), b=silent(C), c=silent(A)) == {"abc"}
+    assert conflicts(a=failed(B, evidence="proof"), b=silent(C)) == {"ab", "bc"}
+    assert conflicts(a=silent(B), b=failed(by=A)) == {"ab"}
+    assert conflicts(a=silent(A)) == {"a"}
 
 
 def test_a_node_that_names_itself_is_one_by_itself():
