@@ -75,6 +75,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(NamedTestsRan())
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Have three workers on two cores with ``-n auto``, as tests wait for a third of their time; or as many as is said."""
+    is_said = "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ
+    return None if is_said else max(1, (os.cpu_count() or 1) * 3 // 2)
+
+
 def pytest_collection_finish() -> None:
     """Keep the tests themselves out of the garbage collector's way: 14,000 of them would be looked at again and again."""
     gc.freeze()

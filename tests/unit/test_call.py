@@ -54,9 +54,9 @@ def test_short_names_of_types_are_the_long_ones() -> None:
         ("f(uint8,)", (1,), "signature has a type that is not one of the ABI"),
         ("f(uint8)", (), "arguments must be 1, not 0"),
         ("f(uint8)", (1, 2), "arguments must be 1, not 2"),
-        ("f(bool,uint8)", (True, 256), r"arguments must fit f\(bool,uint8\): number 2 is no uint8"),
-        ("f(address)", ("0x12",), r"number 1 is no address"),
-        ("f((uint8,bool)[2])", ([(1, True)],), r"number 1 is no \(uint8,bool\)\[2\]"),
+        ("f(bool,uint8)", (True, 256), r"arguments must fit f\(bool,uint8\): number 2 is not a valid uint8"),
+        ("f(address)", ("0x12",), r"number 1 is not a valid address"),
+        ("f((uint8,bool)[2])", ([(1, True)],), r"number 1 is not a valid \(uint8,bool\)\[2\]"),
     ],
 )
 def test_what_does_not_fit_is_named(signature: Any, arguments: tuple[Any, ...], said: str) -> None:
