@@ -214,7 +214,9 @@ class GatewayNetwork:
         """
         self._refuse_if_closed()
         if (request.min_holders or 0) > request.threshold.t:
-            raise InvalidFieldError("min_holders", "is for nodes: a gateway does not say who holds a share")
+            raise InvalidFieldError(
+                "min_holders", "is not available through a gateway, which does not report who holds a share"
+            )
         self._check_claim(request.claim)
 
     def _refuse_if_closed(self) -> None:
@@ -403,7 +405,7 @@ class GatewayNetwork:
         ).run()
         if found != auth.id:
             raise KeySubstitutionError(
-                "the gateway registered another passkey", hint="Suspect the gateway", phase="result"
+                "the gateway registered another passkey", hint="The gateway may be dishonest", phase="result"
             )
         return found
 

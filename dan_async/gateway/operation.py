@@ -71,8 +71,8 @@ class SeenChallenges:
             with self._lock:  # event loops of other threads share it
                 if value in self._seen:
                     raise ChallengeError(
-                        "the gateway gave a challenge that it had given before",
-                        hint="The wallet was not asked. Suspect the gateway: repeated challenges let signatures be replayed",
+                        "the gateway repeated an earlier challenge",
+                        hint="The wallet was not asked. The gateway may be dishonest: repeats let signatures be replayed",
                     )
                 self._seen[value] = None
                 if len(self._seen) > self._most:

@@ -115,7 +115,7 @@ def _none_works(tries: dict[GatewayProtocol, DanError], where: str) -> DanError:
     )
     closed = [e for e in errors if isinstance(e, GatewayError) and e.close_code is not None]
     return GatewayError(
-        f"{where} answered in none of the revisions ({tried})",
+        f"{where} accepted none of the revisions ({tried})",
         hint="Check the URL; if you know the gateway's revision, name it: 0.1 is never tried, since no signature covers its "
         "expiry. The wallet was not asked",
         phase="challenge",

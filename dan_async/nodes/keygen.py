@@ -1,5 +1,5 @@
 """
-Key generation over the nodes (docs/reference/node-protocol.md, "Key generation"): participants, their verdict, new starts.
+Key generation over the nodes (docs/reference/node-protocol.md, ``dan_keygen``): participants, their verdict, new starts.
 
 Until the owner has signed, a node that fails is replaced silently. After that a failed round is started again with a new
 signature, which a person is asked for only if the caller allows it.

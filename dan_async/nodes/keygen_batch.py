@@ -1,9 +1,9 @@
 """
 Key generations put together: those of a batch with the same participants and t go to each node in one call.
 
-The nodes make the keys in one session of theirs (docs/node-protocol.md, ``dan_keygen_batch``), which costs a part of as many
-sessions. A batch changes nothing for a key: its owner has signed its own request, its acknowledgements are checked as ever,
-and whatever a node does not answer in a batch it is asked again alone, which it takes for a repetition.
+The nodes make the keys in one session of theirs (docs/reference/node-protocol.md, ``dan_keygen_batch``), which costs a
+part of as many sessions. A batch changes nothing for a key: its owner has signed its own request, its acknowledgements
+are checked as ever, and whatever a node does not answer in a batch it is asked again alone, which it takes for a repetition.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ class NodeNetwork:
         if len(self.pool.nodes) < least:
             raise InvalidFieldError(
                 "parties_number",
-                f"asks for {least} nodes, and the network has {len(self.pool.nodes)}",
+                f"asks for {least} nodes, but the network has {len(self.pool.nodes)}",
                 hint="Ask for fewer with threshold and parties_number, or add nodes",
             )
 

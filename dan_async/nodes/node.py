@@ -78,7 +78,7 @@ def _node_time(value: Json) -> float:
     milliseconds = value.get("time") if isinstance(value, dict) else None
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int) or abs(milliseconds) >= 2**53:
         raise NodeProtocolError(
-            "the node's answer has no time that a clock could show",
+            "the node's answer has an impossible time",
             hint="The node does not speak dan-node/1",
         )
     return milliseconds / 1000
@@ -138,7 +138,7 @@ class Node:
                 f"the node is operator {identity.operator}, not {self.operator}"
                 if identity.operator != self.operator
                 else f"the node could not prove that it is operator {self.operator}",
-                hint="Check the URL and the operator; the client talks to no node that it was not given",
+                hint="Check the URL and the operator; the client talks only to operators that it was given",
             )
         self.clock.note(self.operator, identity.time_ms / 1000, waited_s=time.monotonic() - asked)
 

@@ -101,7 +101,7 @@ def make_session(
 
 
 class PinMismatchError(ssl.SSLCertVerificationError):
-    """The server's public key is none of the pinned ones."""
+    """The server's public key is not one of the pinned keys."""
 
 
 def spki_pin(certificate: bytes) -> bytes:
@@ -143,7 +143,7 @@ class _PinnedObject:
         except ValueError:
             matches = False
         if not matches:
-            raise PinMismatchError("the server's public key is none of the pinned ones")
+            raise PinMismatchError("the server's public key is not one of the pinned keys")
 
 
 class _PinnedContext(ssl.SSLContext):
@@ -236,7 +236,7 @@ def connect_error(where: str, error: BaseException) -> ConnectError:
                 retryable=False,
             )
         case aiohttp.ClientConnectorSSLError(os_error=cause):
-            found = ConnectError(f"no TLS with {where}: {_tls_reason(cause)}", retryable=False)
+            found = ConnectError(f"TLS with {where} failed: {_tls_reason(cause)}", retryable=False)
         case aiohttp.ClientProxyConnectionError(os_error=cause):
             found = ConnectError(f"the proxy for {where} could not be reached: {_os_reason(cause)}")
         case aiohttp.ClientConnectorError(os_error=cause):

@@ -558,7 +558,7 @@ class WebSocketTransport:
         # Without a limit of its own a call waits for a usual pause, and not for hours because the peer said so.
         if wait_s >= (self._connect_timeout_s if timeout_s is None else timeout_s):
             raise ConnectError(
-                f"{self._where} could not be reached and is left alone for another {wait_s:.3g} s",
+                f"{self._where} could not be reached and is not tried again for another {wait_s:.3g} s",
                 hint="Wait, or give the call a longer timeout",
                 status=getattr(self._last_failure, "status", None),
                 retry_after=wait_s,

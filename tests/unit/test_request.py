@@ -80,7 +80,7 @@ STEPS: list[tuple[str, str, dict[str, Any]]] = [
     ("eph_id", "must be 1 to 256 characters", {"eph_id": ""}),
     ("eph_alg", "must be 'secp256k1' or 'ed25519'", {"eph_alg": "rsa"}),
     ("ephemeral_key", "must be an EphemeralKey", {"ephemeral_key": 5}),
-    ("parties_number", "asks for 4 nodes, and the network has 3", {"parties_number": 4}),
+    ("parties_number", "asks for 4 nodes, but the network has 3", {"parties_number": 4}),
     ("reference", "must be 1 to 200 characters", {"reference": ""}),
     ("reference", "needs a store", {"reference": "row 1"}),
 ]
