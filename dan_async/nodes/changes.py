@@ -3,8 +3,8 @@ What an owner changes on the nodes: ephemeral keys that are added or revoked, pa
 
 Ephemeral keys (docs/reference/node-protocol.md, ``dan_add_ephemeral_key``): every node of the pool that holds the key is
 told. An added one can be used as soon as t nodes know it; a revoked one cannot be used any more as soon as fewer than t
-nodes are left that do not know: n - t + 1 must confirm. Each receipt says what t and n are and which nodes count, and the key's id is
-the hash of that.
+nodes are left that do not know: n - t + 1 must confirm. Each receipt says what t and n are and which nodes count, and
+the key's id is the hash of that.
 Passkeys (docs/how-to/passkeys.md, "On the nodes"): every node that answers is told. A key takes n nodes that know its
 owner's passkey, so that many must confirm.
 """
