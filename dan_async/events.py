@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias, TypeVar, runtime
 
 from attrs import asdict, define, field, frozen
 
-from dan_async.errors import DanError, InvalidFieldError, NodeOutcome
+from dan_async.errors import InvalidFieldError, NodeOutcome
 from dan_async.retry import RetryDetails
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 
@@ -496,28 +496,32 @@ class Attempts:
             return call
 
         async def watched() -> T:
-            self._attempt += 1
-            emit, started = self._events.emit, time.monotonic()
-            wants_all = self._events.wants_all_attempts
-            if wants_all:
-                emit(AttemptStarted(**self._about))
+            started = time.monotonic()
+            self.began()
             try:
                 value = await call()
             except BaseException as error:
-                elapsed_s = time.monotonic() - started
-                if isinstance(error, Exception):
-                    emit(_failed(error, elapsed_s, self._about))
-                else:
-                    emit(AttemptAbandoned(elapsed_s=elapsed_s, **self._about))
+                self.ended(error, time.monotonic() - started)
                 raise
-            # Some return the error after which there is to be no other attempt, instead of raising it.
-            if isinstance(value, DanError):
-                emit(_failed(value, time.monotonic() - started, self._about))
-            elif wants_all or self._attempt > 1:
-                emit(AttemptSucceeded(elapsed_s=time.monotonic() - started, **self._about))
+            self.ended(value, time.monotonic() - started)
             return value
 
         return watched
+
+    def began(self) -> None:
+        """Emit that an attempt began."""
+        self._attempt += 1
+        if self._events.wants_all_attempts:
+            self._events.emit(AttemptStarted(**self._about))
+
+    def ended(self, outcome: object, elapsed_s: float) -> None:
+        """Emit how the attempt went: by its error, which some return instead of raising it, or whatever else came of it."""
+        if isinstance(outcome, Exception):
+            self._events.emit(_failed(outcome, elapsed_s, self._about))
+        elif isinstance(outcome, BaseException):
+            self._events.emit(AttemptAbandoned(elapsed_s=elapsed_s, **self._about))
+        elif self._attempt > 1 or self._events.wants_all_attempts:
+            self._events.emit(AttemptSucceeded(elapsed_s=elapsed_s, **self._about))
 
     @property
     def _about(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -151,7 +151,8 @@ class Node:
         *tries* counts the attempts, for a caller that may not wait for the end. *is_look*: see ``HealthRecord.begin``.
         Raised is the last attempt's NodeError, or a DeadlineExceededError.
         """
-        attempts, attempt = self._attempts(request, deadline, tries, is_look=is_look)
+        attempts = self.attempts_at(request)
+        attempt = attempts.watch(partial(self._attempt, request, deadline, tries, is_look=is_look))
         started = self.retry.clock()
         try:
             return await attempt()
@@ -162,7 +163,7 @@ class Node:
 
     def ask(self, tries: Tries, *, request: Request[T], deadline: Deadline) -> asyncio.Future[T]:
         """Do as ``call``. Over an open connection the request is sent at once, and a task is made only if that fails."""
-        connection = None if self._socket is None or self.events.listeners else self._socket.connection
+        connection = None if self._socket is None else self._socket.connection
         limit_s = deadline.cap(self._timeouts.attempt_s)
         if connection is not None and limit_s != 0.0:
             sent = _Sent(self, connection, request, deadline, tries)
@@ -170,6 +171,9 @@ class Node:
             if sent.number is not None:
                 tries.made += 1
                 sent.asked, sent.started = self.health.begin(), self.retry.clock()
+                if self.events.wants_all_attempts:
+                    sent.attempts = self.attempts_at(request)
+                    sent.attempts.began()
                 return sent
         return asyncio.create_task(self.call(tries, request=request, deadline=deadline))
 
@@ -177,22 +181,23 @@ class Node:
         """Ask the node a single time, for as long as one attempt may take; raise its NodeError."""
         return await self._attempt(request, Deadline(self._timeouts.attempt_s), None, is_look=False)
 
-    def _attempts(
-        self, request: Request[T], deadline: Deadline, tries: Tries | None, *, is_look: bool = False
-    ) -> tuple[Attempts, Callable[[], Awaitable[T]]]:
-        """Return what reports the attempts of one call, and what makes one."""
-        attempts = Attempts(
-            self.events, node=self.operator, method=request.method, request_id=request.request_id
-        )
-        return attempts, attempts.watch(partial(self._attempt, request, deadline, tries, is_look=is_look))
+    def attempts_at(self, request: Request[Any]) -> Attempts:
+        """Return what reports the attempts of one call."""
+        method, request_id = request.method, request.request_id
+        return Attempts(self.events, node=self.operator, method=method, request_id=request_id)
 
-    async def go_on(
-        self, first: DanError, started: float, request: Request[T], deadline: Deadline, tries: Tries
-    ) -> T:
+    async def go_on(self, first: DanError, sent: _Sent[T]) -> T:
         """Make the other attempts of a call after the first one failed, if that is safe and may help."""
-        attempts, attempt = self._attempts(request, deadline, tries)
+        attempts = sent.attempts or self.attempts_at(sent.request)
+        attempt = attempts.watch(
+            partial(self._attempt, sent.request, sent.deadline, sent.tries, is_look=False)
+        )
         return await self.retry.go_on(
-            first, attempt, started=started, deadline=deadline, before_sleep=attempts.before_sleep
+            first,
+            attempt,
+            started=sent.started,
+            deadline=sent.deadline,
+            before_sleep=attempts.before_sleep,
         )
 
     async def _attempt(
@@ -297,13 +302,15 @@ class _Sent(asyncio.Future[T]):
     #: When it was sent.
     asked: Asked
     started: float
+    #: Report it; None while nobody wants to hear of what goes well.
+    attempts: Attempts | None = None
 
     def __init__(
         self, node: Node, connection: Connection, request: Request[T], deadline: Deadline, tries: Tries
     ) -> None:
         super().__init__()
-        self._call = node, request, deadline, tries
-        self._connection = connection
+        self.request, self.deadline, self.tries = request, deadline, tries
+        self._node, self._connection = node, connection
         self._rest: asyncio.Task[T] | None = None
 
     def end(self, answer: Json, error: DanError | None) -> None:
@@ -313,22 +320,33 @@ class _Sent(asyncio.Future[T]):
         if error is not None:
             self._fail(error)
             return
-        node, request, _, _ = self._call
         try:
-            self.set_result(node.accept(request, self.asked, answer))
+            value = self._node.accept(self.request, self.asked, answer)
         except DanError as failure:
             self._fail(failure)
         except Exception as bug:  # noqa: BLE001 - of ours, for whoever asked
-            node.health.gave_up(self.asked, is_timed=False)
+            self._node.health.gave_up(self.asked, is_timed=False)
+            self._report(bug)
             self.set_exception(bug)
+        else:
+            self._report(value)
+            self.set_result(value)
+
+    def _report(self, outcome: object) -> None:
+        node = self._node
+        if self.attempts is None:
+            if not node.events.listeners or not isinstance(outcome, BaseException):
+                return
+            self.attempts = node.attempts_at(self.request)
+            self.attempts.began()
+        self.attempts.ended(outcome, node.retry.clock() - self.started)
 
     def _fail(self, error: DanError) -> None:
-        node, request, deadline, tries = self._call
-        failure = node.failed(request, self.asked, error)
+        failure = self._node.failed(self.request, self.asked, error)
         if failure is not error:
             failure.__cause__ = error
-        rest = node.go_on(failure, self.started, request, deadline, tries)
-        self._rest = asyncio.create_task(rest)
+        self._report(failure)
+        self._rest = asyncio.create_task(self._node.go_on(failure, self))
         self._rest.add_done_callback(self._take_over)
 
     def _take_over(self, rest: asyncio.Task[T]) -> None:
@@ -345,10 +363,10 @@ class _Sent(asyncio.Future[T]):
             return False
         if self._rest is not None:
             return self._rest.cancel(msg)
-        node, request, _, _ = self._call
         if self.number is not None:
             self._connection.forget(self.number)
-        node.health.gave_up(self.asked, is_timed=request.method not in _COLLECTIVE)
+        self._node.health.gave_up(self.asked, is_timed=self.request.method not in _COLLECTIVE)
+        self._report(asyncio.CancelledError())
         return super().cancel(msg)
 
 

@@ -12,6 +12,7 @@ import pytest
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import NodeError, NodeProtocolError, NodeRefusedError, NodeTimeoutError, RpcError
+from dan_async.events import AttemptFailed, Event
 from dan_async.nodes.node import Node, Request
 from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.websocket import WebSocketTransport
@@ -141,6 +142,41 @@ async def test_an_answer_that_cannot_be_read_counts_against_the_node() -> None:
             await ask(node, "greet", decode=refuse)
         assert node.health.failures == 1
         assert await ask(node, "greet") == [1]
+
+
+@pytest.mark.parametrize("wants_all", [True, False])
+async def test_listeners_hear_of_it_as_of_any_other_attempt(wants_all: bool) -> None:
+    """Of what goes well at once only if they want to; of failures, what follows them, and what is given up always."""
+    heard: list[Event] = []
+
+    class Listener:
+        wants_all_attempts = wants_all
+
+        def __call__(self, event: Event) -> None:
+            heard.append(event)
+
+    def names() -> list[tuple[str, int]]:
+        told = [(event.name, event.attempt) for event in heard if hasattr(event, "attempt")]
+        heard.clear()
+        return told
+
+    async with asked_before() as (node, peer):
+        node.events.add(Listener())
+        await ask(node, "greet")
+        assert names() == ([("attempt_started", 1), ("attempt_succeeded", 1)] if wants_all else [])
+        await ask(node, "busy")
+        told = [("attempt_started", 1), ("attempt_failed", 1), ("retry_scheduled", 1)]
+        told += [("attempt_started", 2), ("attempt_succeeded", 2)]
+        assert names() == [it for it in told if wants_all or it[0] != "attempt_started"]
+        answer = ask(node, "hang")
+        await wait_until(lambda: "hang" in peer.asked)
+        answer.cancel()
+        [*_, (name, attempt)] = names()
+        assert (name, attempt) == ("attempt_abandoned", 1)
+        with pytest.raises(ZeroDivisionError):
+            await ask(node, "greet", decode=lambda _: 1 // 0)
+        assert isinstance(heard[-1], AttemptFailed)
+        assert heard[-1].elapsed_s > 0
 
 
 async def test_a_bug_is_raised_where_the_answer_is_awaited() -> None:
