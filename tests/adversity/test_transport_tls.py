@@ -170,7 +170,7 @@ async def test_old_tls_is_refused(scheme):
         transport = connect(scheme, port)
         error = await error_of(transport.call("m", "{}", timeout_s=5))
         assert type(error) is ConnectError
-        assert "no TLS" in str(error)
+        assert "TLS with" in str(error)
         assert "UNSUPPORTED_PROTOCOL" in str(error)
         assert not error.retryable
         await transport.aclose()
