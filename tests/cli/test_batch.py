@@ -242,7 +242,7 @@ def test_ctrl_c_stops_it_and_says_how_to_go_on(network: list[str], tmp_path: Pat
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONFAULTHANDLER": "1"},
     )
     assert process.stdin is not None
     process.stdin.write(KEYS[0] + "\n")
@@ -252,7 +252,11 @@ def test_ctrl_c_stops_it_and_says_how_to_go_on(network: list[str], tmp_path: Pat
         time.sleep(0.05)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    try:
+        out, err = process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # then it says where it hangs
+        pytest.fail(process.communicate()[1])
     assert process.returncode == 130
     assert json.loads(out)["interrupted"] is True
     assert err.splitlines()[-1] == "interrupted: run the same command again to go on"
