@@ -222,7 +222,8 @@ def _verdicts(result: dict[str, Any]) -> str:
 
     lines = []
     for e in result["entries"]:
-        line = f"{e['operation']}, {e['concurrency']} in flight: client / floor {said(e['to_floor'], _MOST_TO_FLOOR[e['operation']])}"
+        to_floor = said(e["to_floor"], _MOST_TO_FLOOR[e["operation"]])
+        line = f"{e['operation']}, {e['concurrency']} in flight: client / floor {to_floor}"
         if "to_typescript" in e:
             line += f", client / TypeScript {said(e['to_typescript'], _MOST_TO_TYPESCRIPT)}"
         lines.append(line)
