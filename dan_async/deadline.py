@@ -130,6 +130,12 @@ def after_reading(judge: Callable[..., object], *args: Any, turns: int = _TURNS)
         judge(*args)
 
 
+def settle(waiter: asyncio.Future[T], result: T) -> None:
+    """Wake whoever waits, unless it was cancelled or woken before."""
+    if not waiter.done():
+        waiter.set_result(result)
+
+
 class OneLoop:
     """Refuses the use of *owner* on another event loop than the one that it was first used on."""
 

@@ -20,7 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
-from dan_async.deadline import Deadline, after_reading, cancel_and_wait
+from dan_async.deadline import Deadline, after_reading, cancel_and_wait, settle
 from dan_async.errors import DanError, NodeOutcome
 from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
@@ -193,7 +193,7 @@ class _Asking(Generic[N, A]):
         """Wait until it is settled, or if it is, until all are in; or until the time has passed."""
         loop = asyncio.get_running_loop()
         self._waiter = waiter = loop.create_future()
-        timer = None if timeout_s is None else loop.call_later(timeout_s, after_reading, _release, waiter)
+        timer = None if timeout_s is None else loop.call_later(timeout_s, after_reading, settle, waiter, None)
         try:
             await waiter
         finally:
@@ -245,7 +245,11 @@ class _Asking(Generic[N, A]):
 
     def _settle(self) -> None:
         self.is_settled = True
-        _release(self._waiter)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            settle(self._waiter, None)
 
     @property
     def are_all_in(self) -> bool:
@@ -274,12 +278,7 @@ class _Asking(Generic[N, A]):
             if not self.is_settled:
                 self.ask_more()
             elif self.are_all_in:
-                _release(self._waiter)
+                self._wake()
         except Exception as error:  # noqa: BLE001 - a bug of ours ends the asking, and is raised there
             self.crash = error
             self._settle()
-
-
-def _release(waiter: asyncio.Future[None] | None) -> None:
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)

@@ -22,7 +22,7 @@ import aiohttp
 from aiohttp import WSCloseCode, WSMsgType
 
 from dan_async.config import TransportOptions, check_url, redact_url
-from dan_async.deadline import after_reading, cancel_and_wait
+from dan_async.deadline import after_reading, cancel_and_wait, settle
 from dan_async.errors import (
     ClientClosedError,
     ConnectError,
@@ -171,7 +171,7 @@ class WriteBuffer:
         turn: asyncio.Future[None] = self._loop.create_future()
 
         def release(_: object) -> None:
-            _release(turn)
+            settle(turn, None)
 
         self._waiting[turn] = None
         end.add_done_callback(release)
@@ -459,7 +459,7 @@ class Socket:
         if not self.has_more():
             # The loop reads what the system holds in its next turn, and hands it on before the one after that.
             turn = self._loop.create_future()
-            self._loop.call_soon(_release, turn)
+            self._loop.call_soon(settle, turn, None)
             await turn
             if self._ahead is not None and not self._ahead.done():
                 await asyncio.sleep(0)  # the task takes it
@@ -639,11 +639,6 @@ def _broken(where: str) -> DanError:
 
 def _late(where: str, timeout_s: float) -> DanError:
     return RequestTimeoutError(f"{where} sent no frame within {_shown(timeout_s)}")
-
-
-def _release(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 def _shown(timeout_s: float | None) -> str:

@@ -15,7 +15,7 @@ from attrs import define
 
 from dan_async._values import setting
 from dan_async.config import TransportOptions
-from dan_async.deadline import after_reading, cancel_and_wait
+from dan_async.deadline import after_reading, cancel_and_wait, settle
 from dan_async.errors import (
     ConnectError,
     ConnectionLostError,
@@ -211,7 +211,7 @@ class Connection:
 
         def on_end(*outcome: Any) -> None:
             # An error is a result as well: an exception that a cancelled caller never looks at would be logged as unseen.
-            _settle(answer, outcome)
+            settle(answer, outcome)
 
         number = self._enter(method, timeout_s, left_s, on_end)
         try:
@@ -281,7 +281,7 @@ class Connection:
     async def _take_turn(self, left_s: float | None) -> bool:
         """Wait until an earlier request has ended and left its place; False if that takes too long."""
         turn: asyncio.Future[bool] = self._loop.create_future()
-        timer = None if left_s is None else self._loop.call_later(left_s, _settle, turn, False)
+        timer = None if left_s is None else self._loop.call_later(left_s, settle, turn, False)
         self._turns[turn] = None
         try:
             return await turn
@@ -396,11 +396,6 @@ class Connection:
     async def aclose(self, loss: Loss, *, is_polite: bool = True) -> None:
         """Fail what is pending and close the socket; see ``Socket.aclose``."""
         await self._socket.aclose(loss, is_polite=is_polite)
-
-
-def _settle(waiter: asyncio.Future[T], result: T) -> None:
-    if not waiter.done():
-        waiter.set_result(result)
 
 
 # --- one connection after the other -----------------------------------------------------------------------------------
