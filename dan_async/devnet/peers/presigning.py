@@ -43,8 +43,10 @@ T = TypeVar("T")
 
 _NO_SETUP = bytes(32)
 
-#: After a key generation, first everybody gets their answer; after a failure, the next attempt waits a moment.
+#: After a key generation, first everybody gets their answer; after a failure, the next attempt waits a moment. In the
+#: background, each attempt waits twice as long as the one before, and none longer than the last.
 _PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 60
 
 #: How often a peer may have a new set-up: it has no reason to.
 _SETUPS_PER_S = 0.5
@@ -209,6 +211,8 @@ class PairSetups:
     _failures: Counter[OperatorAddress] = field(factory=Counter, init=False)
     _running: dict[OperatorAddress, asyncio.Task[None]] = field(factory=dict, init=False)
     _superseded: set[asyncio.Task[None]] = field(factory=set, init=False)
+    #: The peers whose set-ups are made in the background, and the tasks that make them.
+    _missing: set[OperatorAddress] = field(factory=set, init=False)
     _preparing: set[asyncio.Task[None]] = field(factory=set, init=False)
     #: Peers whose ban the disk has not taken yet.
     _unstored: set[OperatorAddress] = field(factory=set, init=False)
@@ -238,8 +242,10 @@ class PairSetups:
 
     def prepare(self, peers: Iterable[OperatorAddress]) -> None:
         """Make the set-ups with these nodes in the background, where this one is to begin."""
-        missing = [peer for peer in peers if self._begins_with(peer) and self._store.get(peer) is None]
-        if missing and not self._preparing and not self._is_closed:
+        missing = {peer for peer in peers if self._begins_with(peer) and self._store.get(peer) is None}
+        missing -= self._missing
+        if missing and not self._is_closed:
+            self._missing |= missing
             task = asyncio.create_task(self._prepare(missing), name="pair set-ups")
             self._preparing.add(task)
             task.add_done_callback(self._preparing.discard)
@@ -327,11 +333,22 @@ class PairSetups:
         # Without a state of its own, or with a peer that has another one. Not before the peer has said so.
         return self._store.get(peer) is None or (self._links.is_up(peer) and peer in self._told)
 
-    async def _prepare(self, peers: list[OperatorAddress]) -> None:
-        await asyncio.sleep(_PAUSE_S)
-        for peer in peers:
-            with suppress(BannedPairError, UnreadyPairError):  # the first signature tries again
-                await self._ready(peer)
+    async def _prepare(self, peers: set[OperatorAddress]) -> None:
+        """Make set-ups, one after the other. A silent peer is asked again later, in the end by the first signature."""
+        pause_s = _PAUSE_S
+        while peers and pause_s < _LONGEST_PAUSE_S:
+            await asyncio.sleep(pause_s)
+            for peer in sorted(peers):
+                try:
+                    await self._ready(peer)
+                except UnreadyPairError:
+                    continue
+                except BannedPairError:
+                    pass
+                peers.remove(peer)
+                self._missing.remove(peer)
+            pause_s *= 2
+        self._missing -= peers
 
     # --- statuses -----------------------------------------------------------------------------------------------------
 

@@ -427,6 +427,20 @@ async def test_the_background_makes_what_is_missing_once(make):
     assert higher.links.sent == equipped.links.sent == []
 
 
+async def test_the_background_asks_a_silent_peer_again(make):
+    """A peer that was too busy to answer gets its set-up before a signature needs it."""
+    bench = make(begins=True, sign_quiet_s=0.1)
+    bench.setups.prepare([bench.peer])
+    await bench.first_begun()
+    bench.links.sent.clear()
+    theirs = await bench.play(await bench.first_begun())
+    bench.status(theirs.setup_id)
+    async with asyncio.timeout(5):
+        while bench.store.get(bench.peer) is None:
+            await asyncio.sleep(0.001)
+    assert bench.store.get(bench.peer).setup_id == theirs.setup_id
+
+
 async def test_closing_ends_everything(make):
     """Peers are told; nothing begins any more."""
     bench = make(begins=True)
