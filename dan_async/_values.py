@@ -131,15 +131,13 @@ def check_reference(field: str, value: object) -> str:
 
 def check_bool(field: str, value: object) -> bool:
     """Check that a value is True or False, and not only something that counts as one."""
-    if not isinstance(value, bool):
-        raise InvalidFieldError(field, f"must be True or False, not {type(value).__name__}")
-    return value
+    return check_instance(field, value, bool, "True or False")
 
 
-def check_instance(field: str, value: object, kind: type[T]) -> T:
-    """Check that a value is of a type."""
+def check_instance(field: str, value: object, kind: type[T], named: str = "") -> T:
+    """Check that a value is of a type; *named* is what the error calls that, instead of its name."""
     if not isinstance(value, kind):
-        raise InvalidFieldError(field, f"must be {kind.__name__}, not {type(value).__name__}")
+        raise InvalidFieldError(field, f"must be {named or kind.__name__}, not {type(value).__name__}")
     return value
 
 
@@ -150,10 +148,10 @@ def check_list(field: str, value: object) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def check_mapping(field: str, value: object) -> Mapping[Any, Any]:
-    """Check that a value is a mapping."""
+def check_mapping(field: str, value: object, named: str = "a mapping") -> Mapping[Any, Any]:
+    """Check that a value is a mapping; *named* is what the error calls that."""
     if not isinstance(value, Mapping):
-        raise InvalidFieldError(field, f"must be a mapping, not {type(value).__name__}")
+        raise InvalidFieldError(field, f"must be {named}, not {type(value).__name__}")
     return value
 
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dan_async._values import from_hex
+from dan_async._values import check_instance, check_mapping, from_hex
 from dan_async.client import DanClient
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import typed_data_digest
@@ -62,9 +62,7 @@ class DanAccount:
         timeout: TimeSpan | None = None,
     ) -> None:
         require_extra("eth_account", extra="eth-account", purpose="DanAccount")
-        if not isinstance(client, DanClient):
-            raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")
-        self._client = client
+        self._client = check_instance("client", client, DanClient, "a DanClient")
         self._session = session_of(session)
         self._timeout = timeout
 
@@ -268,10 +266,7 @@ class DanAccount:
         return bytes.fromhex(signature[2:])
 
     def _encoded(self, transaction_dict: Mapping[str, Any], encode: Any) -> Any:
-        if not isinstance(transaction_dict, Mapping):
-            raise InvalidFieldError(
-                "transaction_dict", f"must be a dict, not {type(transaction_dict).__name__}"
-            )
+        check_mapping("transaction_dict", transaction_dict, "a dict")
         if "from" in transaction_dict and transaction_dict["from"] != self.address:
             raise InvalidFieldError("from", f"must be this account's address, {self.address}")
         try:

@@ -14,6 +14,7 @@ from dan_async._values import (
     MAX_SAFE_INT,
     check_algorithm,
     check_int,
+    check_mapping,
     check_private_key_hex,
     check_text,
     optional,
@@ -110,8 +111,7 @@ class DanModuleInfo:
         Raises:
             InvalidFieldError: A field is missing, unknown or wrong; the error has the name it has in *data*.
         """
-        if not isinstance(data, Mapping):
-            raise InvalidFieldError("session", f"must be a JSON object, not {type(data).__name__}")
+        check_mapping("session", data, "a JSON object")
         names = {wire: ours for ours, wire in (_TYPESCRIPT_NAMES | _EXTENDED_NAMES).items()} | _ALIASES
         values: dict[str, Any] = {}
         for wire, value in data.items():
@@ -209,6 +209,4 @@ def session_of(session: object) -> DanModuleInfo:
     """Return a session that is given in any of its forms."""
     if isinstance(session, DanModuleInfo):
         return session
-    if isinstance(session, Mapping):
-        return DanModuleInfo.from_dict(session)
-    raise InvalidFieldError("session", f"must be a session payload or its dict, not {type(session).__name__}")
+    return DanModuleInfo.from_dict(check_mapping("session", session, "a session payload or its dict"))

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast, get
 from attrs import NOTHING, field, fields, frozen
 from attrs.converters import optional
 
-from dan_async._values import from_hex, number_of, to_hex
+from dan_async._values import check_mapping, from_hex, number_of, to_hex
 from dan_async.crypto.abi import encode_arguments, encode_call_of_any_types
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import keccak256
@@ -185,8 +185,7 @@ class JsonRpcForm:
         Raises:
             InvalidFieldError: A member is missing, unknown or wrong; unknown names are not repeated.
         """
-        if not isinstance(found, Mapping):
-            raise InvalidFieldError("userOperation", f"must be a JSON object, not {type(found).__name__}")
+        check_mapping("userOperation", found, "a JSON object")
         members = _members_of(cls)
         values: dict[str, Any] = {}
         for ours, member in members.items():
@@ -357,9 +356,8 @@ class UserOperationV07(JsonRpcForm):
         Raises:
             InvalidFieldError: A member is missing, unknown or wrong; unknown names are not repeated.
         """
-        if not isinstance(found, Mapping):
-            return super().from_dict(found)
-        values, members = dict(found), _members_of(cls)
+        values = dict(check_mapping("userOperation", found, "a JSON object"))
+        members = _members_of(cls)
         packed = _read_bytes(values.pop("paymasterAndData", None) or b"", "paymasterAndData")
         for owner, belongings in _BELONGINGS.items():
             if values.get(owner) in _EMPTY:

@@ -24,6 +24,7 @@ from attrs import evolve, field, frozen
 from dan_async._values import (
     MAX_LIFETIME_S,
     MAX_SAFE_INT,
+    check_instance,
     check_list,
     check_reference,
     check_text,
@@ -513,9 +514,7 @@ class SessionOnChain:
             UserOperationRevertedError: The call was reverted.
             DanError: As for ``SmartAccountClient.send_user_operation`` and ``wait_for_receipt``.
         """
-        if not isinstance(call, Call):
-            raise InvalidFieldError("call", f"must be a Call, not {type(call).__name__}")
-        return await self._send((call,), lane, timeout)
+        return await self._send((check_instance("call", call, Call, "a Call"),), lane, timeout)
 
     async def send_transactions(
         self, calls: Iterable[Call], *, lane: str = "", timeout: TimeSpan | None = None

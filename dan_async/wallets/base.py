@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar, runtime_checkable
 
-from dan_async._values import check_bool, check_seconds, to_hex
+from dan_async._values import check_bool, check_instance, check_seconds, to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.signature import read_signature
@@ -195,9 +195,7 @@ async def ask_owner(
 def _read(answer: object, digest: bytes) -> tuple[bytes, Address]:
     """Return the signature in its one form, and its signer."""
     try:
-        if not isinstance(answer, str):
-            raise InvalidFieldError("signature", f"must be hex text, not {type(answer).__name__}")
-        return read_signature(digest, answer)
+        return read_signature(digest, check_instance("signature", answer, str, "hex text"))
     except InvalidFieldError as error:
         raise WalletSignatureError(
             f"the wallet's answer is not a signature: it {error.message.removeprefix('signature ')}",
