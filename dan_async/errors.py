@@ -618,12 +618,8 @@ class GatewayError(DanError):
         **context: Any,
     ) -> None:
         super().__init__(message, **context)
-        self.close_code, self.close_reason, self.status, self.retry_after = (
-            close_code,
-            close_reason,
-            status,
-            retry_after,
-        )
+        self.close_code, self.close_reason = close_code, close_reason
+        self.status, self.retry_after = status, retry_after
 
 
 class StoreError(DanError):

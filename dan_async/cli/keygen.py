@@ -45,7 +45,7 @@ from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import RequestId, TypedData
-from dan_async.wallets.base import Wallet
+from dan_async.wallets.base import CallbackWallet, Wallet
 
 _THROWAWAY = (
     "No wallet was named: the owner is a throwaway key, made for this one session and then forgotten."
@@ -198,9 +198,7 @@ def _make(
             dan = await stack.enter_async_context(network.client(timeouts, store))
             status.step(f"Asking {network.describe()} for a key …")
             try:
-                session = await dan.generate_session_key(
-                    wallet=_ReportingWallet(wallet, status), **parameters
-                )
+                session = await dan.generate_session_key(wallet=_reporting(wallet, status), **parameters)
             except DanError as error:
                 asked = RequestId(error.request_id or "")
                 left = await store.get(asked) if store is not None and asked else None
@@ -223,26 +221,16 @@ def _make(
     return found
 
 
-class _ReportingWallet:
-    """Another wallet, whose turn is shown on the progress line."""
+def _reporting(wallet: Wallet, status: Progress) -> Wallet:
+    """Return the wallet with its turn shown on the progress line."""
 
-    def __init__(self, wallet: Wallet, status: Progress) -> None:
-        self._wallet = wallet
-        self._status = status
-
-    @property
-    def address(self) -> str:
-        return self._wallet.address
-
-    @property
-    def interactive(self) -> bool:
-        return self._wallet.interactive
-
-    async def sign_typed_data(self, typed_data: TypedData) -> str:
-        self._status.step("Waiting for the owner's wallet to sign …")
-        signature = await self._wallet.sign_typed_data(typed_data)
-        self._status.step("The nodes generate the key together …")
+    async def sign(typed_data: TypedData) -> str:
+        status.step("Waiting for the owner's wallet to sign …")
+        signature = await wallet.sign_typed_data(typed_data)
+        status.step("The nodes generate the key together …")
         return signature
+
+    return CallbackWallet(wallet.address, sign, interactive=wallet.interactive)
 
 
 def _show(
