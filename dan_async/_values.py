@@ -82,12 +82,12 @@ def check_int(field: str, value: object, *, least: int, most: int, unit: str = "
     return value
 
 
-def number_of(bits: int) -> Callable[[Any, str], int]:
-    """Return a reader of unsigned numbers. An empty text, which the earliest clients send, is 0."""
+def number_of(bits: int, *, may_be_empty: bool = False) -> Callable[[Any, str], int]:
+    """Return a reader of unsigned numbers. An empty text, which the earliest clients send, is 0 or refused."""
 
     def read(value: object, name: str) -> int:
         if isinstance(value, str):
-            if not (value == "" or _NUMBER.match(value)):
+            if not (_NUMBER.match(value) or (may_be_empty and value == "")):
                 raise InvalidFieldError(name, "must be a whole number: an int, 0x and hex digits, or digits")
             value = int(value or "0", 16 if value[:2] in ("0x", "0X") else 10)
         if isinstance(value, bool) or not isinstance(value, int):

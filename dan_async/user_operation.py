@@ -48,8 +48,8 @@ _HALF_WORD = 16
 #: Where the paymaster's own data begins in a packed paymasterAndData: after the address and two gas limits.
 _PAYMASTER_HEAD = _ADDRESS_LENGTH + 2 * _HALF_WORD
 
-_read_uint256 = number_of(256)
-_read_uint128 = number_of(128)
+_read_uint256 = number_of(256, may_be_empty=True)
+_read_uint128 = number_of(128, may_be_empty=True)
 
 
 def _read_bytes(value: object, name: str) -> bytes:

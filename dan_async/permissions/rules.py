@@ -33,7 +33,7 @@ T = TypeVar("T")
 _MAX_DEPTH = 64
 _MOST_ITEMS = 256
 _SELECTOR_LENGTH = 4
-_read_uint256 = number_of(256)
+_read_amount = number_of(256)
 
 #: Most that gas may cost in one operation if the permissions do not say: one whole unit of the chain's currency.
 DEFAULT_GAS_COST = 10**18
@@ -339,13 +339,6 @@ def _read_one_or_list(value: Any, path: str, read: Callable[[Any, str], T]) -> f
 
 def _read_address(value: Any, path: str) -> Address:
     return parse_address(path, value)
-
-
-def _read_amount(value: Any, path: str) -> int:
-    """Read an amount of up to 256 bits: a whole number, or its decimal or 0x text."""
-    if value == "":
-        raise InvalidFieldError(path, "must be a whole number or its text")
-    return _read_uint256(value, path)
 
 
 def _read_chain_id(value: Any, path: str) -> int:

@@ -39,7 +39,7 @@ def version_of(version: object) -> EntryPointVersion:
     raise InvalidFieldError("version", "must be v0.6.0 or v0.7.0")
 
 
-_read_number = number_of(256)
+_read_number = number_of(256, may_be_empty=True)
 
 #: Most gas in one member of a service's answer, more than a block holds, and most wei for one unit of it.
 _MOST_GAS, _MOST_PRICE = 10**8, 10**15
