@@ -175,7 +175,7 @@ class InvalidFieldError(ConfigurationError):
 
     def __init__(self, field: str, problem: str, *, hint: str = "") -> None:
         super().__init__(f"{field} {problem}", hint=hint)
-        self.field = field
+        self.field, self.problem = field, problem
 
 
 class InsecureTransportError(ConfigurationError):

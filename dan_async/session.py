@@ -135,9 +135,7 @@ class DanModuleInfo:
             return cls(**values)
         except InvalidFieldError as error:
             wire = next((w for w in data if names.get(w) == error.field), error.field)
-            raise InvalidFieldError(
-                wire, error.message.removeprefix(error.field + " "), hint=error.hint
-            ) from None
+            raise InvalidFieldError(wire, error.problem, hint=error.hint) from None
 
     def _repr_html_(self) -> str:
         """Return the session as a table, as notebooks show it; the secret is masked."""

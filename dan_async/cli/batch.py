@@ -53,7 +53,6 @@ from dan_async.cli.screen import (
     console,
     log_lines,
     note,
-    problem_of,
     reason_for,
     result,
     run_until_signal,
@@ -580,7 +579,7 @@ def problem_in(error: DanError) -> str:
     """Return an error's message, with the name that a row has for the field."""
     if not isinstance(error, InvalidFieldError):
         return error.message
-    return f"{_NAMES.get(_plain(error.field), error.field)} {problem_of(error)}"
+    return f"{_NAMES.get(_plain(error.field), error.field)} {error.problem}"
 
 
 def _lines(file: IO[str]) -> Iterator[str]:

@@ -27,7 +27,6 @@ from dan_async.cli.screen import (
     for_option,
     mask_keys,
     note,
-    problem_of,
     read_file,
     read_text,
     verbosity,
@@ -203,7 +202,7 @@ def check_threshold(
         return usual.changed(threshold, parties)
     except InvalidFieldError as error:
         option = parties_option if error.field == "parties_number" else "--threshold"
-        problem = problem_of(error).replace("parties_number", parties_option)
+        problem = error.problem.replace("parties_number", parties_option)
         raise InvalidFieldError(option, problem, hint=error.hint) from None
 
 
@@ -239,7 +238,7 @@ def check_gateway(url: str, revision: str | None, api_version: str) -> str:
         return check_gateway_url("--gateway", url, api_version)
     except InvalidFieldError as error:
         option = {"revision": "--revision", "api_version": "--api-version"}.get(error.field, error.field)
-        problem = problem_of(error).replace("api_version", "--api-version")
+        problem = error.problem.replace("api_version", "--api-version")
         hint = error.hint.replace("api_version", "--api-version")
         raise InvalidFieldError(option, problem, hint=hint) from None
 
@@ -361,7 +360,7 @@ def _local_wallet(private_key: str, *, source: str) -> WalletOpener:
         wallet = LocalWallet(private_key)
     except InvalidFieldError as error:
         raise ConfigurationError(
-            f"{source}: the key {problem_of(error)}",
+            f"{source}: the key {error.problem}",
             hint="A private key is 64 hex digits, with or without 0x",
         ) from None
     return lambda: nullcontext(wallet)

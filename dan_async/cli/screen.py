@@ -164,14 +164,9 @@ def reason_for(error: OSError | ValueError | RuntimeError) -> str:
     return getattr(error, "strerror", None) or "the path is not valid"
 
 
-def problem_of(error: InvalidFieldError) -> str:
-    """Return an error's message without the field, so that the option that was typed can stand in its place."""
-    return error.message.removeprefix(error.field + " ")
-
-
 def for_option(error: InvalidFieldError, option: str) -> InvalidFieldError:
     """Return the error with the option that was typed in place of the field."""
-    return InvalidFieldError(option, problem_of(error), hint=error.hint)
+    return InvalidFieldError(option, error.problem, hint=error.hint)
 
 
 # --- log lines --------------------------------------------------------------------------------------------------------

@@ -521,7 +521,7 @@ def _address(value: Any, _depth: int) -> bytes:
     try:
         address = parse_address("value", value)
     except InvalidFieldError as error:
-        raise RefusedError(error.message.removeprefix("value ")) from None
+        raise RefusedError(error.problem) from None
     return bytes(12) + bytes.fromhex(address[2:])
 
 

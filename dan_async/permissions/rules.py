@@ -351,7 +351,7 @@ def _read_selector(value: Any, path: str) -> bytes:
         try:
             return function_selector(value)
         except InvalidFieldError as error:
-            raise InvalidFieldError(path, error.message.removeprefix("signature ")) from None
+            raise InvalidFieldError(path, error.problem) from None
     if isinstance(value, str) and value.startswith("0x"):
         try:
             found = bytes.fromhex(value[2:])

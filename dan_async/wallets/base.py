@@ -198,7 +198,7 @@ def _read(answer: object, digest: bytes) -> tuple[bytes, Address]:
         return read_signature(digest, check_instance("signature", answer, str, "hex text"))
     except InvalidFieldError as error:
         raise WalletSignatureError(
-            f"the wallet's answer is not a signature: it {error.message.removeprefix('signature ')}",
+            f"the wallet's answer is not a signature: it {error.problem}",
             hint="Only externally owned accounts can authorise: 65 bytes r, s, v as 0x hex",
             phase="wallet",
         ) from error
