@@ -152,14 +152,8 @@ def keygen(
     if out.force and out.output is None:
         raise ConfigurationError("--force is for --output FILE", hint="Leave it out, or name the file")
     chosen = network.choose()
-    chain_id = chosen.chain_id if wanted.chain_id is None else wanted.chain_id
-    if chain_id is None:
-        raise ConfigurationError(
-            f"--chain-id is needed with {chosen.option}",
-            hint="For example --chain-id 137, or [chain] in a network file",
-        )
     parameters = asdict(wanted) | {
-        "chain_id": chain_id,
+        "chain_id": chosen.choose_chain(wanted.chain_id),
         "permissions": read_permissions(wanted.permissions),
         "threshold": chosen.threshold.t,
         "parties_number": chosen.threshold.n,

@@ -96,6 +96,16 @@ class NetworkChoice:
             return DEVNET_CHAIN_ID
         return None if self.file.chain is None else self.file.chain.id
 
+    def choose_chain(self, named: int | None) -> int:
+        """Return the chain that an option names, or else the usual one."""
+        chain_id = self.chain_id if named is None else named
+        if chain_id is None:
+            raise ConfigurationError(
+                f"--chain-id is needed with {self.option}",
+                hint="For example --chain-id 137, or [chain] in a network file",
+            )
+        return chain_id
+
     def describe(self) -> str:
         """Name it in a few words, for the progress line."""
         if self.file is None:

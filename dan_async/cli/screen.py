@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
@@ -50,6 +51,10 @@ TERMINATED = 143
 _LIKE_A_KEY = re.compile(r"(?:0[xX])?[0-9a-fA-F]{64,}")
 
 
+#: The last second of the year 9999, after which datetime knows none.
+_END_OF_TIME = 253_402_300_799
+
+
 class ReportedCode(int):
     """An exit code whose command has already said what happened."""
 
@@ -65,6 +70,11 @@ def clean(text: str) -> str:
 def mask_keys(text: str) -> str:
     """Hide everything that looks like a private key, for texts that repeat the user's input."""
     return _LIKE_A_KEY.sub("***", text)
+
+
+def moment(seconds: int) -> str:
+    """Write a time, given in Unix seconds, as a person reads it."""
+    return datetime.fromtimestamp(min(seconds, _END_OF_TIME), tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def note(text: str) -> None:
