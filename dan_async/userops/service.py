@@ -22,7 +22,14 @@ from dan_async.config import TransportOptions, check_transport
 from dan_async.crypto.abi import decode_arguments, encode_arguments, encode_call
 from dan_async.crypto.hashes import keccak256
 from dan_async.deadline import Deadline
-from dan_async.errors import BundlerError, InvalidFieldError, PaymasterError, ProtocolError, RpcError
+from dan_async.errors import (
+    BundlerError,
+    InvalidFieldError,
+    PaymasterError,
+    ProtocolError,
+    RpcError,
+    UserOperationCostError,
+)
 from dan_async.retry import RetryDetails, RetryPolicy
 from dan_async.types import Address, EntryPointVersion, Json
 
@@ -163,6 +170,17 @@ class GasPrice:
 
     max_fee_per_gas: int
     max_priority_fee_per_gas: int
+
+
+def check_cost(what: str, cost: int, limit: int) -> None:
+    """Check that the gas of something costs no more wei than is allowed."""
+    if cost > limit:
+        raise UserOperationCostError(
+            f"the gas of {what} could cost {cost} wei, more than the limit of {limit} wei",
+            hint="Nothing was signed. If the price is acceptable, give the client a higher cost_limit",
+            cost=cost,
+            limit=limit,
+        )
 
 
 #: The event by which an entry point, of either version, says which operation used a nonce.

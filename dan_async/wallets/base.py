@@ -145,19 +145,9 @@ class EoaAuth:
         if self._local is not None:
             signature, signer = read_signature(digest, self._local.sign_digest(digest))
         else:
-            answer = await ask_owner(
-                lambda: self._wallet.sign_typed_data(typed_data),
-                self._timeout_s,
-                unanswered="the wallet did not sign",
-                failed="the wallet failed",
-            )
+            answer = await ask_owner(lambda: self._wallet.sign_typed_data(typed_data), self._timeout_s)
             signature, signer = _read(answer, digest)
-        if signer != self.id:
-            raise WrongSignerError(
-                f"the wallet signed as {signer}, not as the owner {self.id}",
-                hint="Select the owner's account in the wallet; if it is selected, the wallet signed other data than asked",
-                phase="wallet",
-            )
+        refuse_other_signer(signer, self.id)
         return to_hex(signature)
 
     def __repr__(self) -> str:
@@ -168,8 +158,8 @@ async def ask_owner(
     ask: Callable[[], Awaitable[T]],
     timeout_s: float | None,
     *,
-    unanswered: str,
-    failed: str,
+    unanswered: str = "the wallet did not sign",
+    failed: str = "the wallet failed",
     prompt: str = "an open prompt",
 ) -> T:
     """Ask a wallet or a page, which may wait for a person, and turn its failures into our errors."""
@@ -190,6 +180,16 @@ async def ask_owner(
             hint="Its own exception is the cause of this one",
             phase="wallet",
         ) from error
+
+
+def refuse_other_signer(signer: Address, owner: Address) -> None:
+    """Refuse a signature that is not the owner's."""
+    if signer != owner:
+        raise WrongSignerError(
+            f"the wallet signed as {signer}, not as the owner {owner}",
+            hint="Select the owner's account in the wallet; if it is selected, the wallet signed other data than asked",
+            phase="wallet",
+        )
 
 
 def _read(answer: object, digest: bytes) -> tuple[bytes, Address]:
