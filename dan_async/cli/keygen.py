@@ -29,7 +29,6 @@ from dan_async.cli.options import (
     whole_number,
 )
 from dan_async.cli.screen import (
-    Progress,
     ReportedCode,
     Stopped,
     for_option,
@@ -190,9 +189,9 @@ def _make(
             wallet = await stack.enter_async_context(open_wallet())
             store = None if open_store is None else await stack.enter_async_context(open_store())
             dan = await stack.enter_async_context(network.client(timeouts, store))
-            status.step(f"Asking {network.describe()} for a key …")
+            show(f"Asking {network.describe()} for a key …")
             try:
-                session = await dan.generate_session_key(wallet=_reporting(wallet, status), **parameters)
+                session = await dan.generate_session_key(wallet=_reporting(wallet, show), **parameters)
             except DanError as error:
                 asked = RequestId(error.request_id or "")
                 left = await store.get(asked) if store is not None and asked else None
@@ -201,7 +200,7 @@ def _make(
                 raise
             return session, None if store is None else await record_of_session(store, session)
 
-    with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as status:
+    with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as show:
         try:
             found = run_until_signal(job())
         except InvalidFieldError as error:
@@ -215,13 +214,13 @@ def _make(
     return found
 
 
-def _reporting(wallet: Wallet, status: Progress) -> Wallet:
+def _reporting(wallet: Wallet, show: Callable[[str], object]) -> Wallet:
     """Return the wallet with its turn shown on the progress line."""
 
     async def sign(typed_data: TypedData) -> str:
-        status.step("Waiting for the owner's wallet to sign …")
+        show("Waiting for the owner's wallet to sign …")
         signature = await wallet.sign_typed_data(typed_data)
-        status.step("The nodes generate the key together …")
+        show("The nodes generate the key together …")
         return signature
 
     return CallbackWallet(wallet.address, sign, interactive=wallet.interactive)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 from rich.console import Console
-from rich.status import Status
 
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
 
@@ -113,27 +112,15 @@ def console(*, stderr: bool = False, **more: Any) -> Console:
     return Console(file=file, stderr=stderr, highlight=False, markup=False, emoji=False, **more)
 
 
-class Progress:
-    """The line that says what the command waits for; without a terminal, nothing."""
-
-    def __init__(self, status: Status | None = None) -> None:
-        self._status = status
-
-    def step(self, text: str) -> None:
-        """Replace the line's text."""
-        if self._status is not None:
-            self._status.update(text)
-
-
 @contextmanager
-def progress(text: str) -> Iterator[Progress]:
-    """Show a spinner with a text on standard error while the body runs, if that is a terminal."""
+def progress(text: str) -> Iterator[Callable[[str], object]]:
+    """Show a spinner on standard error while the body runs, if that is a terminal; yield what replaces its text."""
     screen = console(stderr=True)
     if not screen.is_terminal or screen.is_dumb_terminal or _log.isEnabledFor(logging.DEBUG):
-        yield Progress()
+        yield lambda _: None
         return
     with screen.status(text) as status:
-        yield Progress(status)
+        yield status.update
 
 
 # --- files in ---------------------------------------------------------------------------------------------------------
