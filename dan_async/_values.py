@@ -257,7 +257,14 @@ def _int_validator(*, least: int, most: int, unit: str = "") -> Callable[[Any, A
     return validate
 
 
-# --- foreign text -----------------------------------------------------------------------------------------------------
+# --- names and foreign text -------------------------------------------------------------------------------------------
+
+
+def camel_case(name: str) -> str:
+    """Return a name of ours as it stands in JSON: ``chain_id`` is ``chainId``."""
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
 
 _MOST_SHOWN = 80
 _HEX_RUN = re.compile(r"[0-9a-fA-F]{64,}")

@@ -12,6 +12,7 @@ from attrs import NOTHING, converters, field, fields, frozen
 from dan_async._json import load
 from dan_async._values import (
     MAX_SAFE_INT,
+    camel_case,
     check_algorithm,
     check_int,
     check_mapping,
@@ -33,18 +34,10 @@ _TYPESCRIPT_NAMES = {
     "session_key_eoa": "sessionKeyEOA",
     "mpc_key_id": "mpcKeyId",
     "hex_eph_sk_without_0x": "hexEphSKWithout0x",
-    "parties_number": "partiesNumber",
-    "threshold": "threshold",
-    "eoa_address": "eoaAddress",
-    "chain_id": "chainId",
+    **{name: camel_case(name) for name in ("parties_number", "threshold", "eoa_address", "chain_id")},
 }
 
-_EXTENDED_NAMES = {
-    "public_key": "publicKey",
-    "eph_id": "ephId",
-    "eph_alg": "ephAlg",
-    "expires_at": "expiresAt",
-}
+_EXTENDED_NAMES = {name: camel_case(name) for name in ("public_key", "eph_id", "eph_alg", "expires_at")}
 
 #: Other names under which the TypeScript clients store the same fields.
 _ALIASES = {

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast, get
 from attrs import NOTHING, field, fields, frozen
 from attrs.converters import optional
 
-from dan_async._values import check_mapping, from_hex, number_of, to_hex
+from dan_async._values import camel_case, check_mapping, from_hex, number_of, to_hex
 from dan_async.crypto.abi import encode_arguments, encode_call_of_any_types
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import keccak256
@@ -153,10 +153,9 @@ def _find_members(form: type[Any]) -> Mapping[str, _Member]:
     hints = get_type_hints(form, include_extras=True)
     found = {}
     for attribute in fields(form):
-        first, *others = attribute.name.split("_")
         (read,) = hints[attribute.name].__metadata__
-        wire = first + "".join(map(str.capitalize, others))
-        found[attribute.name] = _Member(wire, read, needed=attribute.default is NOTHING)
+        needed = attribute.default is NOTHING
+        found[attribute.name] = _Member(camel_case(attribute.name), read, needed)
     return found
 
 

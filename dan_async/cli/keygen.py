@@ -51,20 +51,13 @@ _THROWAWAY = (
 )
 _UNDECIDED = "dan-async sessions recover finds out whether the key was made"
 
+_SAME = ("api_version", "chain_id", "duration", "min_holders", "min_parties", "permissions", "reference")
+
 #: The client's names of parameters, so that an error names the option that was typed.
-_OPTIONS = {
-    "api_version": "--api-version",
-    "chain_id": "--chain-id",
-    "duration": "--duration",
+_OPTIONS = {name: f"--{name.replace('_', '-')}" for name in (*_SAME, "revision", "threshold")} | {
     "eoa_address": "--wallet-address",
-    "min_holders": "--min-holders",
-    "min_parties": "--min-parties",
     "nodes": "--node",
     "parties_number": "--parties",
-    "permissions": "--permissions",
-    "reference": "--reference",
-    "revision": "--revision",
-    "threshold": "--threshold",
 }
 
 
