@@ -77,49 +77,30 @@ __all__ = [
     "sign_message",
 ]
 
-#: Public name -> the module that has it.
-_HOMES = {
-    "CallbackWallet": "wallets.base",
-    "ConfigurationError": "errors",
-    "DanAccount": "account",
-    "DanClient": "client",
-    "DanError": "errors",
-    "DanModuleInfo": "session",
-    "DanSessionKeyPayload": "session",
-    "DanSessionKeyRequestParams": "request",
-    "DeadlineExceededError": "errors",
-    "Devnet": "devnet.cluster",
-    "EphemeralKey": "crypto.ephemeral_key",
-    "GatewayError": "errors",
-    "GatewayNetwork": "gateway.network",
-    "InvalidFieldError": "errors",
-    "JsonRpcWallet": "wallets.json_rpc_wallet",
-    "LocalWallet": "wallets.local_key",
-    "NodeEndpoint": "config",
-    "NodeError": "errors",
-    "NodeNetwork": "nodes.network",
-    "PermissionDeniedError": "errors",
-    "QuorumError": "errors",
-    "RetryPolicy": "retry",
-    "SessionExpiredError": "errors",
-    "SignatureCheckError": "errors",
-    "StoreError": "errors",
-    "Threshold": "config",
-    "Timeouts": "config",
-    "TransportOptions": "config",
-    "UserOperationError": "errors",
-    "WalletError": "errors",
-    "WalletRefusedError": "errors",
-    "generate_session_key": "client",
-    "sign_message": "client",
+#: Module -> its names among these, but for those of ``errors``.
+_NAMES = {
+    "account": ("DanAccount",),
+    "client": ("DanClient", "generate_session_key", "sign_message"),
+    "config": ("NodeEndpoint", "Threshold", "Timeouts", "TransportOptions"),
+    "crypto.ephemeral_key": ("EphemeralKey",),
+    "devnet.cluster": ("Devnet",),
+    "gateway.network": ("GatewayNetwork",),
+    "nodes.network": ("NodeNetwork",),
+    "request": ("DanSessionKeyRequestParams",),
+    "retry": ("RetryPolicy",),
+    "session": ("DanModuleInfo", "DanSessionKeyPayload"),
+    "wallets.base": ("CallbackWallet",),
+    "wallets.json_rpc_wallet": ("JsonRpcWallet",),
+    "wallets.local_key": ("LocalWallet",),
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from dan_async._version import __version__ as value
-    elif name in _HOMES:
-        value = getattr(importlib.import_module(f"dan_async.{_HOMES[name]}"), name)
+    elif name in __all__:
+        value = getattr(importlib.import_module(f"dan_async.{_HOMES.get(name, 'errors')}"), name)
     else:
         raise AttributeError(f"module 'dan_async' has no attribute {name!r}")
     globals()[name] = value

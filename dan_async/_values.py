@@ -82,12 +82,12 @@ def check_int(field: str, value: object, *, least: int, most: int, unit: str = "
     return value
 
 
-def number_of(bits: int) -> Callable[[Any, str], int]:
-    """Return a reader of unsigned numbers. An empty text, which the earliest clients send, is 0."""
+def number_of(bits: int, *, may_be_empty: bool = False) -> Callable[[Any, str], int]:
+    """Return a reader of unsigned numbers. An empty text, which the earliest clients send, is 0 or refused."""
 
     def read(value: object, name: str) -> int:
         if isinstance(value, str):
-            if not (value == "" or _NUMBER.match(value)):
+            if not (_NUMBER.match(value) or (may_be_empty and value == "")):
                 raise InvalidFieldError(name, "must be a whole number: an int, 0x and hex digits, or digits")
             value = int(value or "0", 16 if value[:2] in ("0x", "0X") else 10)
         if isinstance(value, bool) or not isinstance(value, int):
@@ -131,15 +131,13 @@ def check_reference(field: str, value: object) -> str:
 
 def check_bool(field: str, value: object) -> bool:
     """Check that a value is True or False, and not only something that counts as one."""
-    if not isinstance(value, bool):
-        raise InvalidFieldError(field, f"must be True or False, not {type(value).__name__}")
-    return value
+    return check_instance(field, value, bool, "True or False")
 
 
-def check_instance(field: str, value: object, kind: type[T]) -> T:
-    """Check that a value is of a type."""
+def check_instance(field: str, value: object, kind: type[T], named: str = "") -> T:
+    """Check that a value is of a type; *named* is what the error calls that, instead of its name."""
     if not isinstance(value, kind):
-        raise InvalidFieldError(field, f"must be {kind.__name__}, not {type(value).__name__}")
+        raise InvalidFieldError(field, f"must be {named or kind.__name__}, not {type(value).__name__}")
     return value
 
 
@@ -150,10 +148,10 @@ def check_list(field: str, value: object) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def check_mapping(field: str, value: object) -> Mapping[Any, Any]:
-    """Check that a value is a mapping."""
+def check_mapping(field: str, value: object, named: str = "a mapping") -> Mapping[Any, Any]:
+    """Check that a value is a mapping; *named* is what the error calls that."""
     if not isinstance(value, Mapping):
-        raise InvalidFieldError(field, f"must be a mapping, not {type(value).__name__}")
+        raise InvalidFieldError(field, f"must be {named}, not {type(value).__name__}")
     return value
 
 
@@ -259,7 +257,14 @@ def _int_validator(*, least: int, most: int, unit: str = "") -> Callable[[Any, A
     return validate
 
 
-# --- foreign text -----------------------------------------------------------------------------------------------------
+# --- names and foreign text -------------------------------------------------------------------------------------------
+
+
+def camel_case(name: str) -> str:
+    """Return a name of ours as it stands in JSON: ``chain_id`` is ``chainId``."""
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
+
 
 _MOST_SHOWN = 80
 _HEX_RUN = re.compile(r"[0-9a-fA-F]{64,}")

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dan_async._values import from_hex
+from dan_async._values import check_instance, check_mapping, from_hex, number_of
 from dan_async.client import DanClient
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import typed_data_digest
@@ -30,6 +30,7 @@ __all__ = ["DanAccount"]
 
 _PERSONAL, _TYPED = b"E", b"\x01"
 _LONGEST_PROBLEM = 300
+_read_quantity = number_of(256)
 
 
 class DanAccount:
@@ -62,9 +63,7 @@ class DanAccount:
         timeout: TimeSpan | None = None,
     ) -> None:
         require_extra("eth_account", extra="eth-account", purpose="DanAccount")
-        if not isinstance(client, DanClient):
-            raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")
-        self._client = client
+        self._client = check_instance("client", client, DanClient, "a DanClient")
         self._session = session_of(session)
         self._timeout = timeout
 
@@ -241,7 +240,7 @@ class DanAccount:
 
         if not isinstance(authorization, Mapping) or set(authorization) != {"chainId", "address", "nonce"}:
             raise InvalidFieldError("authorization", "must have chainId, address and nonce")
-        chain, nonce = (_quantity(name, authorization[name]) for name in ("chainId", "nonce"))
+        chain, nonce = (_read_quantity(authorization[name], name) for name in ("chainId", "nonce"))
         check_chain(chain, self._session, chain_id)
         given = authorization["address"]
         address = from_hex(
@@ -268,10 +267,7 @@ class DanAccount:
         return bytes.fromhex(signature[2:])
 
     def _encoded(self, transaction_dict: Mapping[str, Any], encode: Any) -> Any:
-        if not isinstance(transaction_dict, Mapping):
-            raise InvalidFieldError(
-                "transaction_dict", f"must be a dict, not {type(transaction_dict).__name__}"
-            )
+        check_mapping("transaction_dict", transaction_dict, "a dict")
         if "from" in transaction_dict and transaction_dict["from"] != self.address:
             raise InvalidFieldError("from", f"must be this account's address, {self.address}")
         try:
@@ -315,14 +311,3 @@ def _primary_type(types: Any) -> str:
     if len(roots) != 1:
         raise InvalidFieldError("message_types", "must have one type that no other refers to")
     return str(roots[0])
-
-
-def _quantity(name: str, value: object) -> int:
-    if isinstance(value, str):
-        try:
-            value = int(value, 0)
-        except ValueError:
-            value = None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**256:
-        raise InvalidFieldError(name, "must be a whole number from 0")
-    return value

@@ -1048,8 +1048,7 @@ async def generate_session_key(
         InvalidFieldError: *client* is not a ``DanClient``.
         DanError: As for ``DanClient.generate_session_key``.
     """
-    if not isinstance(client, DanClient):
-        raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")
+    check_instance("client", client, DanClient, "a DanClient")
     return await client.generate_session_key(smart_account_client=smart_account_client, **parameters)
 
 
@@ -1072,6 +1071,5 @@ async def sign_message(
         InvalidFieldError: *client* is not a ``DanClient``.
         DanError: As for ``DanClient.sign_message``.
     """
-    if not isinstance(client, DanClient):
-        raise InvalidFieldError("client", f"must be a DanClient, not {type(client).__name__}")
+    check_instance("client", client, DanClient, "a DanClient")
     return await client.sign_message(message, session, **parameters)

@@ -146,8 +146,7 @@ def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
         InvalidFieldError: It is not such a URL. It is not repeated, since it may carry credentials.
         InsecureTransportError: It has no TLS and its host is not loopback.
     """
-    if not isinstance(url, str):
-        raise InvalidFieldError(name, f"must be a URL as text, not {type(url).__name__}")
+    url = check_instance(name, url, str, "a URL as text")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

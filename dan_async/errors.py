@@ -175,7 +175,7 @@ class InvalidFieldError(ConfigurationError):
 
     def __init__(self, field: str, problem: str, *, hint: str = "") -> None:
         super().__init__(f"{field} {problem}", hint=hint)
-        self.field = field
+        self.field, self.problem = field, problem
 
 
 class InsecureTransportError(ConfigurationError):
@@ -618,12 +618,8 @@ class GatewayError(DanError):
         **context: Any,
     ) -> None:
         super().__init__(message, **context)
-        self.close_code, self.close_reason, self.status, self.retry_after = (
-            close_code,
-            close_reason,
-            status,
-            retry_after,
-        )
+        self.close_code, self.close_reason = close_code, close_reason
+        self.status, self.retry_after = status, retry_after
 
 
 class StoreError(DanError):

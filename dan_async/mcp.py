@@ -146,12 +146,12 @@ class _Tool:
     def schema(self) -> dict[str, Any]:
         """The schema of all arguments together."""
         needed = [name for name in self.arguments if name not in self.optional]
-        return {
-            "type": "object",
-            "properties": dict(self.arguments),
-            "required": needed,
-            "additionalProperties": False,
-        }
+        members = {"type": "object", "properties": dict(self.arguments), "required": needed}
+        return members | {"additionalProperties": False}
+
+
+def _schema(kind: str | list[str], description: str, **more: Any) -> dict[str, Any]:
+    return {"type": kind, "description": description} | more
 
 
 class SessionTools:
@@ -283,15 +283,8 @@ class SessionTools:
             return {"error": refusal(error)}
         except Exception as error:  # noqa: BLE001 - the outermost edge: whatever it is, its text may hold anything
             _log.error("the tool %s failed: unexpected %s", name, type(error).__name__)
-            return {
-                "error": {
-                    "code": "internal",
-                    "message": f"unexpected {type(error).__name__}",
-                    "hint": "This is a bug",
-                    "whatToDo": "Tell the operator of this server",
-                    "retryable": False,
-                }
-            }
+            bug = DanError(f"unexpected {type(error).__name__}", hint="This is a bug")
+            return {"error": _told(bug, "internal", "Tell the operator of this server")}
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -307,7 +300,7 @@ class SessionTools:
     # --- tools --------------------------------------------------------------------------------------------------------
 
     def _offered(self) -> dict[str, _Tool]:
-        session = {"type": "string", "description": "The session's id or reference."}
+        session = _schema("string", "The session's id or reference.")
         tools = {
             "session_status": _Tool(
                 description="Show a session: address, account, chain, state, time left, permissions. Without one, list all.",
@@ -345,17 +338,13 @@ class SessionTools:
             tools["make_session"] = _Tool(
                 description=f"Make a session key on chain {self._chain_id}, authorised by the owner's wallet.",
                 arguments={
-                    "duration": {
-                        "type": "integer",
-                        "minimum": 1,
-                        "maximum": self._max_duration,
-                        "description": "How long it lives, in seconds; as long as possible if not given.",
-                    },
-                    "reference": {
-                        "type": "string",
-                        "maxLength": 200,
-                        "description": "A name of your own for it.",
-                    },
+                    "duration": _schema(
+                        "integer",
+                        "How long it lives, in seconds; as long as possible if not given.",
+                        minimum=1,
+                        maximum=self._max_duration,
+                    ),
+                    "reference": _schema("string", "A name of your own for it.", maxLength=200),
                 },
                 optional=("duration", "reference"),
                 run=self._make_session,
@@ -366,9 +355,9 @@ class SessionTools:
                 "required": ["to"],
                 "additionalProperties": False,
                 "properties": {
-                    "to": {"type": "string", "description": "The address to call."},
-                    "value": {"type": ["string", "integer"], "description": "Wei to send, 0 if not given."},
-                    "data": {"type": "string", "description": "The call data as 0x hex."},
+                    "to": _schema("string", "The address to call."),
+                    "value": _schema(["string", "integer"], "Wei to send, 0 if not given."),
+                    "data": _schema("string", "The call data as 0x hex."),
                 },
             }
             tools["send_user_operation"] = _Tool(
@@ -505,13 +494,12 @@ def refusal(error: DanError) -> dict[str, Any]:
     """Return an error as an agent reads it. The words of nodes stay out of it: an agent might obey them."""
     code, what_to_do = next((code, text) for kind, code, text in _REFUSALS if isinstance(error, kind))
     facts = {name: getattr(error, attribute, None) for attribute, name in _FACTS.items()}
-    return {
-        "code": code,
-        "message": error.message,
-        "hint": error.hint,
-        "whatToDo": what_to_do,
-        "retryable": error.retryable,
-    } | {name: value for name, value in facts.items() if value}
+    return _told(error, code, what_to_do) | {name: value for name, value in facts.items() if value}
+
+
+def _told(error: DanError, code: str, what_to_do: str) -> dict[str, Any]:
+    told = {"code": code, "message": error.message, "hint": error.hint, "whatToDo": what_to_do}
+    return told | {"retryable": error.retryable}
 
 
 def _lines() -> Iterator[str]:

@@ -158,7 +158,7 @@ class NetworkFile:
 
 def _named(file: Path, error: ConfigurationError) -> tuple[str, ...]:
     if isinstance(error, InvalidFieldError):
-        return f"{file}: {error.field}", error.message.removeprefix(error.field + " ")
+        return f"{file}: {error.field}", error.problem
     return (f"{file}: {error.message}",)
 
 
@@ -178,8 +178,7 @@ def _read_node(value: Any, place: int) -> NodeEndpoint:
         found = _check_members("", value, ("url", "operator"))
         return NodeEndpoint.of({"url": found.get("url"), "operator": found.get("operator")})
     except InvalidFieldError as error:
-        problem = error.message.removeprefix(error.field + " ")
-        raise InvalidFieldError(f"nodes[{place}].{error.field}", problem, hint=error.hint) from None
+        raise InvalidFieldError(f"nodes[{place}].{error.field}", error.problem, hint=error.hint) from None
 
 
 def _secret(name: str, given: Any, environment: Mapping[str, str]) -> Any:

@@ -118,8 +118,14 @@ class OpenTelemetryObserver:
         self._first_ids: dict[RequestId, RequestId] = {}  # by the ids of restarts
         #: Measurements that wait until metrics are read, each with its context: together they cost a third.
         self._later: deque[tuple[Any, float, dict[str, str], Any]] = deque()
+        write = weakref.WeakMethod(self._write_measurements)
+
+        def flush(_: Any) -> tuple[()]:
+            if (found := write()) is not None:
+                found()
+            return ()
+
         # An instrument that never has a value: whoever reads metrics, in whatever thread, asks it first.
-        flush = _called(weakref.WeakMethod(self._write_measurements))
         meter.create_observable_gauge(f"dan.client.unwritten.{id(self):x}", callbacks=[flush])
         #: Of each operation under way the winning verdict, for its span.
         self._won: dict[RequestId, Verdict] = {}
@@ -293,17 +299,6 @@ class OpenTelemetryObserver:
 
     def _fail(self, span: Span, error: str) -> None:
         span.set_status(self._trace.Status(self._trace.StatusCode.ERROR, error))
-
-
-def _called(method: weakref.WeakMethod[Callable[[], None]]) -> Callable[[Any], tuple[()]]:
-    """Return a callback that has no values to say, and calls a method first while its object is there."""
-
-    def call(_: Any) -> tuple[()]:
-        if (found := method()) is not None:
-            found()
-        return ()
-
-    return call
 
 
 def _counted(event: Verdict) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from attrs import NOTHING, converters, field, fields, frozen
 from dan_async._json import load
 from dan_async._values import (
     MAX_SAFE_INT,
+    camel_case,
     check_algorithm,
     check_int,
+    check_mapping,
     check_private_key_hex,
     check_text,
     optional,
@@ -32,18 +34,10 @@ _TYPESCRIPT_NAMES = {
     "session_key_eoa": "sessionKeyEOA",
     "mpc_key_id": "mpcKeyId",
     "hex_eph_sk_without_0x": "hexEphSKWithout0x",
-    "parties_number": "partiesNumber",
-    "threshold": "threshold",
-    "eoa_address": "eoaAddress",
-    "chain_id": "chainId",
+    **{name: camel_case(name) for name in ("parties_number", "threshold", "eoa_address", "chain_id")},
 }
 
-_EXTENDED_NAMES = {
-    "public_key": "publicKey",
-    "eph_id": "ephId",
-    "eph_alg": "ephAlg",
-    "expires_at": "expiresAt",
-}
+_EXTENDED_NAMES = {name: camel_case(name) for name in ("public_key", "eph_id", "eph_alg", "expires_at")}
 
 #: Other names under which the TypeScript clients store the same fields.
 _ALIASES = {
@@ -110,8 +104,7 @@ class DanModuleInfo:
         Raises:
             InvalidFieldError: A field is missing, unknown or wrong; the error has the name it has in *data*.
         """
-        if not isinstance(data, Mapping):
-            raise InvalidFieldError("session", f"must be a JSON object, not {type(data).__name__}")
+        check_mapping("session", data, "a JSON object")
         names = {wire: ours for ours, wire in (_TYPESCRIPT_NAMES | _EXTENDED_NAMES).items()} | _ALIASES
         values: dict[str, Any] = {}
         for wire, value in data.items():
@@ -135,9 +128,7 @@ class DanModuleInfo:
             return cls(**values)
         except InvalidFieldError as error:
             wire = next((w for w in data if names.get(w) == error.field), error.field)
-            raise InvalidFieldError(
-                wire, error.message.removeprefix(error.field + " "), hint=error.hint
-            ) from None
+            raise InvalidFieldError(wire, error.problem, hint=error.hint) from None
 
     def _repr_html_(self) -> str:
         """Return the session as a table, as notebooks show it; the secret is masked."""
@@ -209,6 +200,4 @@ def session_of(session: object) -> DanModuleInfo:
     """Return a session that is given in any of its forms."""
     if isinstance(session, DanModuleInfo):
         return session
-    if isinstance(session, Mapping):
-        return DanModuleInfo.from_dict(session)
-    raise InvalidFieldError("session", f"must be a session payload or its dict, not {type(session).__name__}")
+    return DanModuleInfo.from_dict(check_mapping("session", session, "a session payload or its dict"))

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast, get
 from attrs import NOTHING, field, fields, frozen
 from attrs.converters import optional
 
-from dan_async._values import from_hex, number_of, to_hex
+from dan_async._values import camel_case, check_mapping, from_hex, number_of, to_hex
 from dan_async.crypto.abi import encode_arguments, encode_call_of_any_types
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import keccak256
@@ -48,8 +48,8 @@ _HALF_WORD = 16
 #: Where the paymaster's own data begins in a packed paymasterAndData: after the address and two gas limits.
 _PAYMASTER_HEAD = _ADDRESS_LENGTH + 2 * _HALF_WORD
 
-_read_uint256 = number_of(256)
-_read_uint128 = number_of(128)
+_read_uint256 = number_of(256, may_be_empty=True)
+_read_uint128 = number_of(128, may_be_empty=True)
 
 
 def _read_bytes(value: object, name: str) -> bytes:
@@ -153,10 +153,9 @@ def _find_members(form: type[Any]) -> Mapping[str, _Member]:
     hints = get_type_hints(form, include_extras=True)
     found = {}
     for attribute in fields(form):
-        first, *others = attribute.name.split("_")
         (read,) = hints[attribute.name].__metadata__
-        wire = first + "".join(map(str.capitalize, others))
-        found[attribute.name] = _Member(wire, read, needed=attribute.default is NOTHING)
+        needed = attribute.default is NOTHING
+        found[attribute.name] = _Member(camel_case(attribute.name), read, needed)
     return found
 
 
@@ -185,8 +184,7 @@ class JsonRpcForm:
         Raises:
             InvalidFieldError: A member is missing, unknown or wrong; unknown names are not repeated.
         """
-        if not isinstance(found, Mapping):
-            raise InvalidFieldError("userOperation", f"must be a JSON object, not {type(found).__name__}")
+        check_mapping("userOperation", found, "a JSON object")
         members = _members_of(cls)
         values: dict[str, Any] = {}
         for ours, member in members.items():
@@ -357,9 +355,8 @@ class UserOperationV07(JsonRpcForm):
         Raises:
             InvalidFieldError: A member is missing, unknown or wrong; unknown names are not repeated.
         """
-        if not isinstance(found, Mapping):
-            return super().from_dict(found)
-        values, members = dict(found), _members_of(cls)
+        values = dict(check_mapping("userOperation", found, "a JSON object"))
+        members = _members_of(cls)
         packed = _read_bytes(values.pop("paymasterAndData", None) or b"", "paymasterAndData")
         for owner, belongings in _BELONGINGS.items():
             if values.get(owner) in _EMPTY:

@@ -26,7 +26,7 @@ from attrs import define, field, frozen
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dan_async._json import is_too_deep
-from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT, shown_name
+from dan_async._values import MAX_LIFETIME_S, MAX_SAFE_INT, camel_case, shown_name
 from dan_async.batch import in_a_thread
 from dan_async.cli.options import (
     DEVNET_CHAIN_ID,
@@ -53,7 +53,6 @@ from dan_async.cli.screen import (
     console,
     log_lines,
     note,
-    problem_of,
     reason_for,
     result,
     run_until_signal,
@@ -506,18 +505,10 @@ _FORMATS: Mapping[str, InputFormat] = {
     **dict.fromkeys(("txt", "keys", "wallets"), "wallets"),
 }
 
+_NUMBERS = ("chain_id", "duration", "threshold", "parties_number", "min_parties", "min_holders")
+
 #: A row's fields, as they are shown -> parameters of generate_session_key.
-_PARAMETERS = {
-    "chainId": "chain_id",
-    "duration": "duration",
-    "threshold": "threshold",
-    "partiesNumber": "parties_number",
-    "minParties": "min_parties",
-    "minHolders": "min_holders",
-    "permissions": "permissions",
-    "keyLabel": "key_label",
-    "ephAlg": "eph_alg",
-}
+_PARAMETERS = {camel_case(name): name for name in (*_NUMBERS, "permissions", "key_label", "eph_alg")}
 
 COLUMNS = ("id", "privateKey", "address", *_PARAMETERS)
 
@@ -527,7 +518,6 @@ _NAMES = {name.lower(): name for name in COLUMNS} | {
     "parties": "partiesNumber",
     "label": "keyLabel",
 }
-_NUMBERS = frozenset({"chain_id", "duration", "threshold", "parties_number", "min_parties", "min_holders"})
 _LONGEST_LINE = 256 * 1024
 
 #: How deeply a row may be nested: permissions lie deeper than the rest.
@@ -580,7 +570,7 @@ def problem_in(error: DanError) -> str:
     """Return an error's message, with the name that a row has for the field."""
     if not isinstance(error, InvalidFieldError):
         return error.message
-    return f"{_NAMES.get(_plain(error.field), error.field)} {problem_of(error)}"
+    return f"{_NAMES.get(_plain(error.field), error.field)} {error.problem}"
 
 
 def _lines(file: IO[str]) -> Iterator[str]:
@@ -669,7 +659,7 @@ def _row(number: int, fields: Mapping[str, Any], seen: dict[bytes, int]) -> Batc
         if not 1 <= len(row_id) <= 150 or not row_id.isprintable():
             raise InvalidFieldError("id", "must be 1 to 150 printable characters")
     parameters = {_PARAMETERS[name]: value for name, value in values.items()}
-    for name in _NUMBERS & parameters.keys():
+    for name in parameters.keys() & _NUMBERS:
         parameters[name] = _number(name, parameters[name])
     owner = wallet.address if wallet is not None else address
     return BatchRow(

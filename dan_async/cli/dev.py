@@ -8,26 +8,14 @@ from typing import Annotated
 import typer
 
 from dan_async.cli.devnet import run_until_stopped
-from dan_async.cli.options import (
-    AddressesJsonOption,
-    NewOwnerKeyOption,
-    NodesOption,
-    PortOption,
-    StorageOption,
-    UsualThresholdOption,
-    WriteOption,
-    check_threshold,
-)
+from dan_async.cli.options import DevnetOptions
+
+_USUAL = DevnetOptions(nodes=3, write=Path("dev.toml"), owner_key=Path("dev-owner.key"))
 
 
 def dev(
     *,
-    nodes: NodesOption = 3,
-    threshold: UsualThresholdOption = None,
-    storage: StorageOption = None,
-    port: PortOption = None,
-    write: WriteOption = Path("dev.toml"),
-    owner_key: NewOwnerKeyOption = Path("dev-owner.key"),
+    network: DevnetOptions = _USUAL,
     node_modules: Annotated[
         Path | None,
         typer.Option(
@@ -35,7 +23,6 @@ def dev(
             help="The node_modules folder with Anvil and Alto; by default searched for here and in the folders above.",
         ),
     ] = None,
-    as_json: AddressesJsonOption = False,
 ) -> None:
     """
     Run everything that a session needs on this machine until Ctrl-C: nodes, gateway, chain (Anvil) and bundler (Alto).
@@ -48,13 +35,11 @@ def dev(
     from dan_async.devnet.cluster import Devnet
     from dan_async.devnet.local_chain import LocalChain
 
-    agreed = check_threshold(threshold, nodes, parties_option="--nodes")
+    agreed, storage, port = network.choose(), network.storage, network.port
     chain = LocalChain(
         node_modules=node_modules,
         port=None if port is None else port + agreed.n + 1,
         state=None if storage is None else storage / "chain.json",
     )
     net = Devnet(agreed.t, agreed.n, storage=storage, port=port)
-    run_until_stopped(
-        net, chain, storage=storage, port=port, write=write, owner_key=owner_key, as_json=as_json
-    )
+    run_until_stopped(net, chain, network)

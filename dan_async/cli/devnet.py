@@ -7,27 +7,15 @@ import errno
 import json
 import secrets
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from attrs import asdict
 
-from dan_async.cli.options import (
-    DEVNET_CHAIN_ID,
-    AddressesJsonOption,
-    NewOwnerKeyOption,
-    NodesOption,
-    PortOption,
-    StorageOption,
-    UsualThresholdOption,
-    WriteOption,
-    check_threshold,
-    write_new,
-)
+from dan_async.cli.options import DEVNET_CHAIN_ID, DevnetOptions, write_new
 from dan_async.cli.screen import Stopped, log_lines, mask_keys, note, progress, result, run_until_signal
 from dan_async.errors import ConfigurationError, DanError
 from dan_async.network_file import NetworkFile
@@ -46,16 +34,11 @@ _LOOK_EVERY_S = 0.5
 
 def devnet(
     *,
-    nodes: NodesOption = 5,
-    threshold: UsualThresholdOption = None,
+    network: DevnetOptions,
     processes: Annotated[
         bool,
         typer.Option("--processes", help="Give each node a process of its own instead of sharing this one."),
     ] = False,
-    storage: StorageOption = None,
-    port: PortOption = None,
-    write: WriteOption = None,
-    owner_key: NewOwnerKeyOption = None,
     fault: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,7 +60,6 @@ def devnet(
             "repeatable. All others are refused.",
         ),
     ] = None,
-    as_json: AddressesJsonOption = False,
 ) -> None:
     """
     Run a DAN network on loopback until Ctrl-C, and print a command that makes a session key on it.
@@ -86,7 +68,7 @@ def devnet(
 
     SIGINT and SIGTERM stop it cleanly, with exit code 0.
     """
-    agreed = check_threshold(threshold, nodes, parties_option="--nodes")
+    agreed, storage = network.choose(), network.storage
     if storage is not None and storage.exists() and not storage.is_dir():
         raise ConfigurationError(f"--storage: {mask_keys(str(storage))} is not a folder")
     faults = _read_faults(fault or (), agreed.n)
@@ -99,13 +81,11 @@ def devnet(
         agreed.n,
         processes=processes,
         storage=storage,
-        port=port,
+        port=network.port,
         faults=faults,
         allow_origins=origins,
     )
-    run_until_stopped(
-        net, None, storage=storage, port=port, write=write, owner_key=owner_key, as_json=as_json
-    )
+    run_until_stopped(net, None, network)
 
 
 def _read_faults(texts: Sequence[str], nodes: int) -> dict[int, list[Fault]]:
@@ -129,40 +109,24 @@ def _read_faults(texts: Sequence[str], nodes: int) -> dict[int, list[Fault]]:
     return faults
 
 
-def run_until_stopped(
-    net: Devnet,
-    chain: LocalChain | None,
-    *,
-    storage: Path | None,
-    port: int | None,
-    write: Path | None,
-    owner_key: Path | None,
-    as_json: bool,
-) -> None:
+def run_until_stopped(net: Devnet, chain: LocalChain | None, options: DevnetOptions) -> None:
     """Run a devnet, and a chain beside it, until a signal; the owner's key is written before, unless it is there."""
+    owner_key = options.owner_key
     if owner_key is not None and not owner_key.exists():
         write_new(owner_key, f"0x{secrets.token_hex(32)}\n", what="--owner-key: the key")
-    tell = partial(_announce, net, chain, write=write, owner_key=owner_key, as_json=as_json)
     with log_lines(held_back=False), suppress(Stopped):
-        run_until_signal(_serve(net, chain, tell, storage=storage, port=port))
+        run_until_signal(_serve(net, chain, options))
     note("stopped")
 
 
-async def _serve(
-    net: Devnet,
-    chain: LocalChain | None,
-    tell: Callable[[], None],
-    *,
-    storage: Path | None,
-    port: int | None,
-) -> None:
+async def _serve(net: Devnet, chain: LocalChain | None, options: DevnetOptions) -> None:
     try:
         with progress(f"Starting {net.threshold.n} nodes …"):
-            await _start(net, storage, port)
+            await _start(net, options.storage, options.port)
         if chain is not None:
             with progress("Starting Anvil and Alto …"):
                 await chain.start()
-        tell()
+        _announce(net, chain, options)
         running = [True] * net.threshold.n
         ended: tuple[str, ...] = ()
         while True:  # until it is cancelled
@@ -201,11 +165,9 @@ async def _start(net: Devnet, storage: Path | None, port: int | None) -> None:
         ) from error
 
 
-def _announce(
-    net: Devnet, chain: LocalChain | None, *, write: Path | None, owner_key: Path | None, as_json: bool
-) -> None:
-    """Print the addresses and a command to begin with, when all listen; with *write*, write the network file."""
-    endpoints = None if chain is None else chain.endpoints
+def _announce(net: Devnet, chain: LocalChain | None, options: DevnetOptions) -> None:
+    """Write the network file, if one is asked for, and print the addresses and a command to begin with."""
+    write, endpoints = options.write, None if chain is None else chain.endpoints
     if write is not None:
         text = NetworkFile(nodes=net.endpoints, threshold=net.threshold, chain=endpoints).to_toml()
         try:
@@ -214,7 +176,7 @@ def _announce(
             raise ConfigurationError(
                 f"--write: cannot write {mask_keys(str(write))}: {error.strerror}"
             ) from None
-    if as_json:
+    if options.as_json:
         described = {**net.describe(), **({} if endpoints is None else {"chain": asdict(endpoints)})}
         result(json.dumps(described, separators=(",", ":")))
         return
@@ -230,16 +192,16 @@ def _announce(
         result(f"  {endpoints.rpc_url}  Anvil, chain {endpoints.id}; its first account has 10,000 ether")
         result(f"  {endpoints.bundler_url}  Alto, a bundler for entry points v0.6 and v0.7")
     if write is not None:
-        options = [f"--network {shlex.quote(str(write))}"]
+        named = [f"--network {shlex.quote(str(write))}"]
     else:
-        options = [f"--node {endpoint.url}={endpoint.operator}" for endpoint in net.endpoints]
-        options.append(f"--threshold {net.threshold.t}")
-    owner = "-" if owner_key is None else shlex.quote(str(owner_key))
-    options.append(f"--private-key-file {owner}")
+        named = [f"--node {endpoint.url}={endpoint.operator}" for endpoint in net.endpoints]
+        named.append(f"--threshold {net.threshold.t}")
+    owner = "-" if options.owner_key is None else shlex.quote(str(options.owner_key))
+    named.append(f"--private-key-file {owner}")
     has_chain = write is not None and endpoints is not None  # in the file, so that it need not be said
     words = "dan-async keygen" if has_chain else f"dan-async keygen --chain-id {DEVNET_CHAIN_ID}"
-    command = " \\\n    ".join([words, *options])
-    if owner_key is None:
+    command = " \\\n    ".join([words, *named])
+    if options.owner_key is None:
         result(f"\nA session key from it, for a throwaway owner:\n\n  {_THROWAWAY} \\\n    | {command}\n")
     else:
         result(f"\nA session key from it:\n\n  {command}\n")

@@ -29,7 +29,6 @@ from dan_async.cli.options import (
     whole_number,
 )
 from dan_async.cli.screen import (
-    Progress,
     ReportedCode,
     Stopped,
     for_option,
@@ -45,27 +44,20 @@ from dan_async.config import MAX_PARTIES, Timeouts
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import RequestId, TypedData
-from dan_async.wallets.base import Wallet
+from dan_async.wallets.base import CallbackWallet, Wallet
 
 _THROWAWAY = (
     "No wallet was named: the owner is a throwaway key, made for this one session and then forgotten."
 )
 _UNDECIDED = "dan-async sessions recover finds out whether the key was made"
 
+_SAME = ("api_version", "chain_id", "duration", "min_holders", "min_parties", "permissions", "reference")
+
 #: The client's names of parameters, so that an error names the option that was typed.
-_OPTIONS = {
-    "api_version": "--api-version",
-    "chain_id": "--chain-id",
-    "duration": "--duration",
+_OPTIONS = {name: f"--{name.replace('_', '-')}" for name in (*_SAME, "revision", "threshold")} | {
     "eoa_address": "--wallet-address",
-    "min_holders": "--min-holders",
-    "min_parties": "--min-parties",
     "nodes": "--node",
     "parties_number": "--parties",
-    "permissions": "--permissions",
-    "reference": "--reference",
-    "revision": "--revision",
-    "threshold": "--threshold",
 }
 
 
@@ -152,14 +144,8 @@ def keygen(
     if out.force and out.output is None:
         raise ConfigurationError("--force is for --output FILE", hint="Leave it out, or name the file")
     chosen = network.choose()
-    chain_id = chosen.chain_id if wanted.chain_id is None else wanted.chain_id
-    if chain_id is None:
-        raise ConfigurationError(
-            f"--chain-id is needed with {chosen.option}",
-            hint="For example --chain-id 137, or [chain] in a network file",
-        )
     parameters = asdict(wanted) | {
-        "chain_id": chain_id,
+        "chain_id": chosen.choose_chain(wanted.chain_id),
         "permissions": read_permissions(wanted.permissions),
         "threshold": chosen.threshold.t,
         "parties_number": chosen.threshold.n,
@@ -196,11 +182,9 @@ def _make(
             wallet = await stack.enter_async_context(open_wallet())
             store = None if open_store is None else await stack.enter_async_context(open_store())
             dan = await stack.enter_async_context(network.client(timeouts, store))
-            status.step(f"Asking {network.describe()} for a key …")
+            show(f"Asking {network.describe()} for a key …")
             try:
-                session = await dan.generate_session_key(
-                    wallet=_ReportingWallet(wallet, status), **parameters
-                )
+                session = await dan.generate_session_key(wallet=_reporting(wallet, show), **parameters)
             except DanError as error:
                 asked = RequestId(error.request_id or "")
                 left = await store.get(asked) if store is not None and asked else None
@@ -209,7 +193,7 @@ def _make(
                 raise
             return session, None if store is None else await record_of_session(store, session)
 
-    with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as status:
+    with log_lines(held_back=True) as warnings, progress(f"Reaching {network.describe()} …") as show:
         try:
             found = run_until_signal(job())
         except InvalidFieldError as error:
@@ -223,26 +207,16 @@ def _make(
     return found
 
 
-class _ReportingWallet:
-    """Another wallet, whose turn is shown on the progress line."""
+def _reporting(wallet: Wallet, show: Callable[[str], object]) -> Wallet:
+    """Return the wallet with its turn shown on the progress line."""
 
-    def __init__(self, wallet: Wallet, status: Progress) -> None:
-        self._wallet = wallet
-        self._status = status
-
-    @property
-    def address(self) -> str:
-        return self._wallet.address
-
-    @property
-    def interactive(self) -> bool:
-        return self._wallet.interactive
-
-    async def sign_typed_data(self, typed_data: TypedData) -> str:
-        self._status.step("Waiting for the owner's wallet to sign …")
-        signature = await self._wallet.sign_typed_data(typed_data)
-        self._status.step("The nodes generate the key together …")
+    async def sign(typed_data: TypedData) -> str:
+        show("Waiting for the owner's wallet to sign …")
+        signature = await wallet.sign_typed_data(typed_data)
+        show("The nodes generate the key together …")
         return signature
+
+    return CallbackWallet(wallet.address, sign, interactive=wallet.interactive)
 
 
 def _show(

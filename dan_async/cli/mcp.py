@@ -148,12 +148,7 @@ def mcp(
             "--permissions and --chain-id are for sessions that the agent makes",
             hint=f"Name the wallet that authorises them: --private-key-file FILE, or {PRIVATE_KEY_VARIABLE}",
         )
-    chain_id = chosen.chain_id if making.chain_id is None else making.chain_id
-    if may_make and chain_id is None:
-        raise ConfigurationError(
-            f"--chain-id is needed with {chosen.option}",
-            hint="For example --chain-id 137, or [chain] in a network file",
-        )
+    chain_id = chosen.choose_chain(making.chain_id) if may_make else None
     limits = read_permissions(making.permissions)
     open_wallet = wallet.choose() if may_make else None
     open_store = store.choose(may_make=may_make)

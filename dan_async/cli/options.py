@@ -27,7 +27,6 @@ from dan_async.cli.screen import (
     for_option,
     mask_keys,
     note,
-    problem_of,
     read_file,
     read_text,
     verbosity,
@@ -96,6 +95,16 @@ class NetworkChoice:
         if self.file is None:
             return DEVNET_CHAIN_ID
         return None if self.file.chain is None else self.file.chain.id
+
+    def choose_chain(self, named: int | None) -> int:
+        """Return the chain that an option names, or else the usual one."""
+        chain_id = self.chain_id if named is None else named
+        if chain_id is None:
+            raise ConfigurationError(
+                f"--chain-id is needed with {self.option}",
+                hint="For example --chain-id 137, or [chain] in a network file",
+            )
+        return chain_id
 
     def describe(self) -> str:
         """Name it in a few words, for the progress line."""
@@ -203,7 +212,7 @@ def check_threshold(
         return usual.changed(threshold, parties)
     except InvalidFieldError as error:
         option = parties_option if error.field == "parties_number" else "--threshold"
-        problem = problem_of(error).replace("parties_number", parties_option)
+        problem = error.problem.replace("parties_number", parties_option)
         raise InvalidFieldError(option, problem, hint=error.hint) from None
 
 
@@ -239,7 +248,7 @@ def check_gateway(url: str, revision: str | None, api_version: str) -> str:
         return check_gateway_url("--gateway", url, api_version)
     except InvalidFieldError as error:
         option = {"revision": "--revision", "api_version": "--api-version"}.get(error.field, error.field)
-        problem = problem_of(error).replace("api_version", "--api-version")
+        problem = error.problem.replace("api_version", "--api-version")
         hint = error.hint.replace("api_version", "--api-version")
         raise InvalidFieldError(option, problem, hint=hint) from None
 
@@ -361,7 +370,7 @@ def _local_wallet(private_key: str, *, source: str) -> WalletOpener:
         wallet = LocalWallet(private_key)
     except InvalidFieldError as error:
         raise ConfigurationError(
-            f"{source}: the key {problem_of(error)}",
+            f"{source}: the key {error.problem}",
             hint="A private key is 64 hex digits, with or without 0x",
         ) from None
     return lambda: nullcontext(wallet)
@@ -553,10 +562,54 @@ class StoreOptions:
         return choose_store(url, option=name, key_file=self.store_key_file, may_make=may_make)
 
 
+@frozen(kw_only=True)
+class DevnetOptions:
+    """A devnet that runs until it is stopped."""
+
+    nodes: int = option(
+        "N", "How many nodes to run, 2 to 20.", parser=whole_number(2, MAX_PARTIES), default=5
+    )
+    threshold: int | None = option(
+        "T",
+        "How many of them must sign together unless a client says otherwise, 2 to N; a majority by default.",
+        parser=whole_number(2, MAX_PARTIES),
+    )
+    storage: Path | None = option(
+        "DIR",
+        "Keep identities, shares and the chain's state in this folder, so that a later run still has them; in memory "
+        "by default.",
+    )
+    port: int | None = option(
+        "PORT",
+        "The gateway's port; the nodes' follow, then those of Anvil and Alto. Free ones by default, or with "
+        "--storage those of the previous run.",
+        parser=whole_number(1, 65_535 - MAX_PARTIES - 2),
+    )
+    write: Path | None = option(
+        "FILE", "Write a network file when all listen, for --network FILE; it is replaced."
+    )
+    owner_key: Path | None = option(
+        "FILE",
+        "Write a new private key to FILE, unless it is there, for --private-key-file FILE. For tests only.",
+    )
+    as_json: bool = option(
+        None,
+        "Print one JSON object on one line when all listen: threshold, parties, nodes (url and operator of each), "
+        "gateway, and the chain if there is one.",
+        "--json",
+        default=False,
+    )
+
+    def choose(self) -> Threshold:
+        """Check how many nodes there are, and how many of them must sign."""
+        return check_threshold(self.threshold, self.nodes, parties_option="--nodes")
+
+
 def spread(command: Callable[..., None]) -> Callable[..., None]:
     """
     Return a command as Typer takes it: the options of its groups in place of each group, and one for the client's log.
 
+    The default of a parameter that is a group has the defaults of its options, where they are not the group's own.
     Line breaks within its help go, for a terminal may be narrower or wider than the source.
     """
     own = inspect.signature(command, eval_str=True).parameters
@@ -567,10 +620,13 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
             shown.append(parameter)
             continue
         hints = get_type_hints(groups[name])
+        usual = groups[name]() if parameter.default is parameter.empty else parameter.default
         for part in fields(groups[name]):
             declared = part.metadata["option"](rich_help_panel=getattr(groups[name], "panel", None))
             kind: Any = Annotated[hints[part.name], declared]
-            shown.append(parameter.replace(name=part.name, default=part.default, annotation=kind))
+            shown.append(
+                parameter.replace(name=part.name, default=getattr(usual, part.name), annotation=kind)
+            )
     shown.append(
         inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VerboseOption)
     )
@@ -604,65 +660,6 @@ JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON 
 
 RevealOption: TypeAlias = Annotated[
     bool, typer.Option("--reveal", help="Show ephemeral private keys where they would be masked.")
-]
-
-NodesOption: TypeAlias = Annotated[
-    int,
-    typer.Option(parser=whole_number(2, MAX_PARTIES), metavar="N", help="How many nodes to run, 2 to 20."),
-]
-
-UsualThresholdOption: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
-        "--threshold",
-        parser=whole_number(2, MAX_PARTIES),
-        metavar="T",
-        help="How many of them must sign together unless a client says otherwise, 2 to N; a majority by default.",
-    ),
-]
-
-StorageOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Keep identities, shares and the chain's state in this folder, so that a later run still has them; in memory "
-        "by default.",
-    ),
-]
-
-PortOption: TypeAlias = Annotated[
-    int | None,
-    typer.Option(
-        parser=whole_number(1, 65_535 - MAX_PARTIES - 2),
-        metavar="PORT",
-        help="The gateway's port; the nodes' follow, then those of Anvil and Alto. Free ones by default, or with "
-        "--storage those of the previous run.",
-    ),
-]
-
-WriteOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help="Write a network file when all listen, for --network FILE; it is replaced."
-    ),
-]
-
-NewOwnerKeyOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--owner-key",
-        metavar="FILE",
-        help="Write a new private key to FILE, unless it is there, for --private-key-file FILE. For tests only.",
-    ),
-]
-
-AddressesJsonOption: TypeAlias = Annotated[
-    bool,
-    typer.Option(
-        "--json",
-        help="Print one JSON object on one line when all listen: threshold, parties, nodes (url and operator of each), "
-        "gateway, and the chain if there is one.",
-    ),
 ]
 
 

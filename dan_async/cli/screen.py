@@ -13,12 +13,12 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import typer
 from rich.console import Console
-from rich.status import Status
 
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
 
@@ -50,6 +50,10 @@ TERMINATED = 143
 _LIKE_A_KEY = re.compile(r"(?:0[xX])?[0-9a-fA-F]{64,}")
 
 
+#: The last second of the year 9999, after which datetime knows none.
+_END_OF_TIME = 253_402_300_799
+
+
 class ReportedCode(int):
     """An exit code whose command has already said what happened."""
 
@@ -65,6 +69,11 @@ def clean(text: str) -> str:
 def mask_keys(text: str) -> str:
     """Hide everything that looks like a private key, for texts that repeat the user's input."""
     return _LIKE_A_KEY.sub("***", text)
+
+
+def moment(seconds: int) -> str:
+    """Write a time, given in Unix seconds, as a person reads it."""
+    return datetime.fromtimestamp(min(seconds, _END_OF_TIME), tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def note(text: str) -> None:
@@ -103,27 +112,15 @@ def console(*, stderr: bool = False, **more: Any) -> Console:
     return Console(file=file, stderr=stderr, highlight=False, markup=False, emoji=False, **more)
 
 
-class Progress:
-    """The line that says what the command waits for; without a terminal, nothing."""
-
-    def __init__(self, status: Status | None = None) -> None:
-        self._status = status
-
-    def step(self, text: str) -> None:
-        """Replace the line's text."""
-        if self._status is not None:
-            self._status.update(text)
-
-
 @contextmanager
-def progress(text: str) -> Iterator[Progress]:
-    """Show a spinner with a text on standard error while the body runs, if that is a terminal."""
+def progress(text: str) -> Iterator[Callable[[str], object]]:
+    """Show a spinner on standard error while the body runs, if that is a terminal; yield what replaces its text."""
     screen = console(stderr=True)
     if not screen.is_terminal or screen.is_dumb_terminal or _log.isEnabledFor(logging.DEBUG):
-        yield Progress()
+        yield lambda _: None
         return
     with screen.status(text) as status:
-        yield Progress(status)
+        yield status.update
 
 
 # --- files in ---------------------------------------------------------------------------------------------------------
@@ -164,14 +161,9 @@ def reason_for(error: OSError | ValueError | RuntimeError) -> str:
     return getattr(error, "strerror", None) or "the path is not valid"
 
 
-def problem_of(error: InvalidFieldError) -> str:
-    """Return an error's message without the field, so that the option that was typed can stand in its place."""
-    return error.message.removeprefix(error.field + " ")
-
-
 def for_option(error: InvalidFieldError, option: str) -> InvalidFieldError:
     """Return the error with the option that was typed in place of the field."""
-    return InvalidFieldError(option, problem_of(error), hint=error.hint)
+    return InvalidFieldError(option, error.problem, hint=error.hint)
 
 
 # --- log lines --------------------------------------------------------------------------------------------------------

@@ -8,14 +8,13 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.text import Text
 
 from dan_async._json import is_too_deep
-from dan_async.cli.screen import console, mask_keys, note, read_text, reason_for, result
+from dan_async.cli.screen import console, mask_keys, moment, note, read_text, reason_for, result
 from dan_async.errors import ConfigurationError, DanError, InvalidFieldError
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 
@@ -161,7 +160,6 @@ def masked(fields: dict[str, Any]) -> dict[str, Any]:
 
 def as_table(session: DanSessionKeyPayload, *, reveal: bool, kept: bool) -> None:
     """Print a table on standard output; if the secret is neither shown nor *kept* in a file, note that it is lost."""
-    expires = session.expires_at
     rows = {
         "Session key address": session.session_key_eoa,
         "MPC key id": session.mpc_key_id,
@@ -170,8 +168,8 @@ def as_table(session: DanSessionKeyPayload, *, reveal: bool, kept: bool) -> None
         "Owner": session.eoa_address,
         "Chain id": str(session.chain_id),
     }
-    if expires is not None:
-        rows["Expires"] = datetime.fromtimestamp(expires, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    if session.expires_at is not None:
+        rows["Expires"] = moment(session.expires_at)
     width = max(map(len, rows)) + 2
     screen = console()
     with screen.capture() as table:

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import ExitStack, nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +36,7 @@ from dan_async.cli.screen import (
     console,
     for_option,
     log_lines,
+    moment,
     note,
     progress,
     result,
@@ -53,9 +53,6 @@ if TYPE_CHECKING:
     from dan_async.jobs.recover import RecoveryReport
     from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
     from dan_async.wallets.base import Wallet
-
-#: The last second of the year 9999, after which datetime knows none.
-_END_OF_TIME = 253_402_300_799
 
 sessions = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
@@ -256,7 +253,7 @@ def rotate_session(
     if as_json:
         result(json.dumps(_as_members(done, reveal=False) | {"oldId": old}))
         return
-    result(f"{done.record_id} {done.state} until {_moment(done.expires_at)}")
+    result(f"{done.record_id} {done.state} until {moment(done.expires_at)}")
     if old is not None:
         note(f"The old ephemeral key works until it expires, unless you revoke its record:\n{old}")
 
@@ -466,10 +463,6 @@ def _as_members(record: StoredSession, *, reveal: bool) -> dict[str, Any]:
     }
 
 
-def _moment(seconds: int) -> str:
-    return datetime.fromtimestamp(min(seconds, _END_OF_TIME), tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
 def _as_text(records: Iterable[StoredSession]) -> str:
     """Return a line for each record, or several where the terminal is too narrow for that; nothing is ever cut."""
     titles = ("State", "Session key", "Owner", "Chain", "Expires", "Reference", "Id")
@@ -479,7 +472,7 @@ def _as_text(records: Iterable[StoredSession]) -> str:
             "" if record.session is None else record.session.session_key_eoa,
             record.owner,
             str(record.chain_id),
-            _moment(record.expires_at),
+            moment(record.expires_at),
             clean(record.reference or ""),
             record.record_id,
         )

@@ -75,11 +75,8 @@ def encode_call_of_any_types(signature: str, arguments: Sequence[Any]) -> bytes:
     """Return the call data of a call of the user's own: eth-abi encodes it, which knows every type."""
     eth_abi: Any = require_extra("eth_abi", extra="eth-account", purpose="Encoding a call")
     grammar: Any = importlib.import_module("eth_abi.grammar")
-    if not isinstance(signature, str) or not _SIGNATURE.match(signature):
-        raise InvalidFieldError("signature", "must be a function's, such as transfer(address,uint256)")
-    full = grammar.normalize(
-        signature
-    )  # uint is short for uint256, and the selector is that of the whole name
+    function_selector(signature)  # checks it
+    full = grammar.normalize(signature)  # uint is short for uint256: the selector is that of the whole name
     whole = full[full.index("(") :]
     try:
         types = [] if whole == "()" else [kind.to_type_str() for kind in grammar.parse(whole).components]

@@ -12,8 +12,8 @@ from functools import lru_cache
 
 from coincurve import PublicKey
 
-from dan_async._values import from_hex
-from dan_async.crypto.curve import point_of_key
+from dan_async._values import check_instance, from_hex
+from dan_async.crypto.curve import read_public_key
 from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
@@ -22,10 +22,6 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}\Z")
 
 _ADDRESS_LENGTH = 20
 _ADDRESS_DIGITS = 42
-_UNCOMPRESSED_LENGTH = 65
-
-#: First byte of a SEC1 public key -> its length. The hybrid forms 06 and 07, which coincurve would take, are not here.
-_SEC1_LENGTHS = {2: 33, 3: 33, 4: _UNCOMPRESSED_LENGTH}
 
 #: Marks the hex digits from 8 on with 0x20, the bit in which a capital letter of ASCII differs from a small one.
 _MARKS = bytes(0x20 if chr(code) in "89abcdef" else 0 for code in range(256))
@@ -111,16 +107,6 @@ def public_key_to_address(public_key: bytes | str) -> Address:
     """
     if isinstance(public_key, str):
         public_key = from_hex(public_key, field="public_key")
-    elif not isinstance(public_key, bytes):
-        raise InvalidFieldError("public_key", f"must be bytes or hex text, not {type(public_key).__name__}")
-    if not public_key or _SEC1_LENGTHS.get(public_key[0]) != len(public_key):
-        raise InvalidFieldError(
-            "public_key", "must be a SEC1 key: 33 bytes from 02 or 03, or 65 bytes from 04"
-        )
-    try:
-        point = point_of_key(public_key)
-    except ValueError:
-        raise InvalidFieldError("public_key", "is not a point of secp256k1") from None
-    if len(public_key) == _UNCOMPRESSED_LENGTH:
-        return _checksummed(keccak256(public_key[1:])[12:])
-    return point_to_address(point)
+    return point_to_address(
+        read_public_key(check_instance("public_key", public_key, bytes, "bytes or hex text"))
+    )

@@ -33,7 +33,9 @@ HALF_ORDER = ORDER // 2
 FIELD_PRIME = 2**256 - 2**32 - 977
 
 _COMPRESSED_LENGTH = 33
-_UNCOMPRESSED_LENGTH = 65
+
+#: First byte of a SEC1 public key -> its length.
+_SEC1_LENGTHS = {b"\2": 33, b"\3": 33, b"\4": 65}
 
 
 def decode(point: bytes, *, field: str = "point") -> Point:
@@ -51,19 +53,23 @@ def encode(point: Point) -> bytes:
     return point.format(compressed=True)
 
 
-def compress(sec1: bytes) -> bytes:
-    """Return the 33-byte form of a SEC1 key of either form."""
+def read_public_key(sec1: object) -> Point:
+    """Return the point of a SEC1 key of either form."""
     # libsecp256k1 would also take the hybrid forms 06 and 07: a second encoding of the same point.
-    if not isinstance(sec1, bytes) or (len(sec1) == _UNCOMPRESSED_LENGTH and sec1[0] != 4):
+    if not isinstance(sec1, bytes) or _SEC1_LENGTHS.get(sec1[:1]) != len(sec1):
         raise InvalidFieldError(
             "public_key", "must be a SEC1 key: 33 bytes from 02 or 03, or 65 bytes from 04"
         )
     try:
-        point = point_of_key(sec1)
+        return point_of_key(sec1)
     except ValueError:
         raise InvalidFieldError("public_key", "is not a point of secp256k1") from None
-    # There is but one compressed form of a point.
-    return sec1 if len(sec1) == _COMPRESSED_LENGTH else point.format(compressed=True)
+
+
+def compress(sec1: bytes) -> bytes:
+    """Return the 33-byte form of a SEC1 key of either form."""
+    point = read_public_key(sec1)
+    return sec1 if len(sec1) == _COMPRESSED_LENGTH else encode(point)  # there is but one compressed form
 
 
 @lru_cache(maxsize=256)

@@ -20,6 +20,7 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, NoReturn, TypeAlias
 
+from dan_async._values import check_instance, check_mapping
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import keccak256
 from dan_async.errors import InvalidFieldError
@@ -86,11 +87,9 @@ def typed_data_digest(typed_data: TypedData) -> bytes:
     if not isinstance(typed_data, Mapping) or not typed_data.keys() >= _TOP_LEVEL:
         raise InvalidFieldError("typed_data", "must be an object with types, primaryType, domain and message")
     types, primary, domain = typed_data["types"], typed_data["primaryType"], typed_data["domain"]
-    if not isinstance(primary, str):
-        raise InvalidFieldError("primaryType", f"must be text, not {type(primary).__name__}")
+    check_instance("primaryType", primary, str, "text")
     frozen = _freeze_types(types)
-    if not isinstance(domain, Mapping):
-        raise InvalidFieldError("domain", f"must be an object, not {type(domain).__name__}")
+    check_mapping("domain", domain, "an object")
     prefix = b"\x19\x01" + _domain_separator(dict(frozen).get(_DOMAIN), domain)
     if primary == _DOMAIN:  # nothing but the domain is signed then
         return keccak256(prefix)
@@ -169,8 +168,7 @@ _NAME_AND_TYPE = itemgetter("name", "type")
 
 def _freeze_types(types: object) -> _Types:
     """Make the types hashable, so that they can be the key of the cache."""
-    if not isinstance(types, Mapping):
-        raise InvalidFieldError("types", f"must be an object, not {type(types).__name__}")
+    types = check_mapping("types", types, "an object")
     if len(types) > MAX_TYPES:
         raise InvalidFieldError("types", f"must be at most {MAX_TYPES}, not {len(types)}")
     try:
@@ -523,7 +521,7 @@ def _address(value: Any, _depth: int) -> bytes:
     try:
         address = parse_address("value", value)
     except InvalidFieldError as error:
-        raise RefusedError(error.message.removeprefix("value ")) from None
+        raise RefusedError(error.problem) from None
     return bytes(12) + bytes.fromhex(address[2:])
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 from attrs import evolve
 
-from dan_async._values import check_text, duration_s
+from dan_async._values import check_instance, check_text, duration_s
 from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
@@ -204,8 +204,7 @@ async def register_passkey(
     *network* is any open network, *deadline* is the job's, *timeouts* are the limits. The other arguments, and the errors,
     are those of ``DanClient.register_passkey``.
     """
-    if not isinstance(passkey, PasskeyRegister):
-        raise InvalidFieldError("passkey", f"must be a PasskeyRegister, not {type(passkey).__name__}")
+    check_instance("passkey", passkey, PasskeyRegister, "a PasskeyRegister")
     auth = WatchedAuth(passkey, timeout_s=timeouts.wallet_s)
     async with deadline.enforced("registering the passkey"):
         return await network.register_passkey(auth, deadline=deadline)
@@ -214,8 +213,7 @@ async def register_passkey(
 def _owner(
     session: DanModuleInfo, wallet: Wallet | None, auth: AuthModule | None, timeouts: Timeouts
 ) -> AuthModule:
-    if not isinstance(session, DanModuleInfo):
-        raise InvalidFieldError("session", f"must be a session payload, not {type(session).__name__}")
+    check_instance("session", session, DanModuleInfo, "a session payload")
     owner = choose_auth(auth, wallet=wallet, limit_s=timeouts.wallet_s)
     # A passkey has no address: with one as the owner, the session's is a label, and only the nodes know whose the key is.
     if owner.method == "eoa" and session.eoa_address not in (None, owner.id):

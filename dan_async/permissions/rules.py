@@ -33,7 +33,7 @@ T = TypeVar("T")
 _MAX_DEPTH = 64
 _MOST_ITEMS = 256
 _SELECTOR_LENGTH = 4
-_read_uint256 = number_of(256)
+_read_amount = number_of(256)
 
 #: Most that gas may cost in one operation if the permissions do not say: one whole unit of the chain's currency.
 DEFAULT_GAS_COST = 10**18
@@ -341,13 +341,6 @@ def _read_address(value: Any, path: str) -> Address:
     return parse_address(path, value)
 
 
-def _read_amount(value: Any, path: str) -> int:
-    """Read an amount of up to 256 bits: a whole number, or its decimal or 0x text."""
-    if value == "":
-        raise InvalidFieldError(path, "must be a whole number or its text")
-    return _read_uint256(value, path)
-
-
 def _read_chain_id(value: Any, path: str) -> int:
     return check_int(path, value, least=1, most=MAX_SAFE_INT)
 
@@ -358,7 +351,7 @@ def _read_selector(value: Any, path: str) -> bytes:
         try:
             return function_selector(value)
         except InvalidFieldError as error:
-            raise InvalidFieldError(path, error.message.removeprefix("signature ")) from None
+            raise InvalidFieldError(path, error.problem) from None
     if isinstance(value, str) and value.startswith("0x"):
         try:
             found = bytes.fromhex(value[2:])

@@ -492,6 +492,11 @@ def conflict(record_id: str, expected: SessionState, found: str | None) -> Recor
     return RecordConflictError(f"the record {said}, expected was {expected}", request_id=record_id)
 
 
+def taken(record_id: str | None = None) -> RecordConflictError:
+    problem = "the store already has a record with that id or reference"
+    return RecordConflictError(problem, hint="Choose another reference", request_id=record_id)
+
+
 #: How far the clocks of processes that share a store may be apart, in milliseconds.
 _CLOCK_TOLERANCE_MS = 60_000
 
@@ -527,17 +532,9 @@ class MemorySessionStore(SessionStore):
 
     async def save(self, record: StoredSession) -> None:
         check_instance("record", record, StoredSession)
-        if record.record_id in self._records:
-            raise RecordConflictError(
-                "the store already has a record with that id", request_id=record.record_id
-            )
+        if record.record_id in self._records or record.reference in self._by_reference:
+            raise taken(record.record_id)
         if record.reference is not None:
-            if record.reference in self._by_reference:
-                raise RecordConflictError(
-                    "the store already has a record with that reference",
-                    hint="Choose another reference",
-                    request_id=record.record_id,
-                )
             self._by_reference[record.reference] = record.record_id
         self._records[record.record_id] = record
 

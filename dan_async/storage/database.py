@@ -20,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
     InvalidFieldError,
-    RecordConflictError,
     StoreConnectionError,
     StoreCorruptedError,
     StoreError,
@@ -29,6 +28,7 @@ from dan_async.errors import (
     StoreUnavailableError,
     require_extra,
 )
+from dan_async.storage.base import taken
 
 T = TypeVar("T")
 
@@ -335,9 +335,7 @@ def translated() -> Iterator[None]:
 
 def translate(error: BaseException) -> StoreError:
     if isinstance(error, sa_errors.IntegrityError):
-        return RecordConflictError(
-            "the store already has a record with that id or reference", hint="Choose another reference"
-        )
+        return taken()
     for cause in _causes(error):
         code = getattr(cause, "sqlite_errorcode", None)
         state = getattr(cause, "sqlstate", None)

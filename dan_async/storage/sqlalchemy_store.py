@@ -49,6 +49,7 @@ from dan_async.storage.base import (
     cursor_after,
     ended_by,
     page_start,
+    taken,
 )
 from dan_async.storage.keys import KeySource, StoreKey
 from dan_async.types import Clock, RequestId, TimeSpan
@@ -259,11 +260,7 @@ class SQLAlchemyStore(SessionStore):
 
         def write(connection: sa.Connection) -> None:
             if connection.execute(self._insert, values).rowcount == 0 and not _is_written(connection, values):
-                raise RecordConflictError(
-                    "the store already has a record with that id or reference",
-                    hint="Choose another reference",
-                    request_id=record.record_id,
-                )
+                raise taken(record.record_id)
 
         await self._writer.run(write)
 

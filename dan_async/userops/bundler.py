@@ -7,7 +7,7 @@ import copy
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Self
 
-from dan_async._values import from_hex, to_hex
+from dan_async._values import camel_case, from_hex, to_hex
 from dan_async.deadline import Deadline
 from dan_async.errors import (
     ConnectError,
@@ -38,13 +38,12 @@ _NOT_THERE = ("not_found", "rejected", "failed")
 
 _NO_SUCH_METHOD = (-32601, -32600, -32004)
 
+#: What an estimate has: for every operation, and for one with a paymaster.
+_GAS = ("pre_verification_gas", "verification_gas_limit", "call_gas_limit")
+_PAYMASTER_GAS = ("paymaster_verification_gas_limit", "paymaster_post_op_gas_limit")
 _GAS_MEMBERS = {
-    "preVerificationGas": "pre_verification_gas",
-    "verificationGasLimit": "verification_gas_limit",
+    **{camel_case(name): name for name in (*_GAS, *_PAYMASTER_GAS)},
     "verificationGas": "verification_gas_limit",  # the name with some bundlers for v0.6
-    "callGasLimit": "call_gas_limit",
-    "paymasterVerificationGasLimit": "paymaster_verification_gas_limit",
-    "paymasterPostOpGasLimit": "paymaster_post_op_gas_limit",
 }
 
 
@@ -110,7 +109,7 @@ class Bundler:
             for name, ours in _GAS_MEMBERS.items()
             if answer.get(name) is not None
         }
-        for ours in ("pre_verification_gas", "verification_gas_limit", "call_gas_limit"):
+        for ours in _GAS:
             if ours not in found:
                 raise self.service.broken(method, f"has no {ours.replace('_', ' ')}")
         return found

@@ -20,15 +20,13 @@ from dan_async.errors import (
     InvalidFieldError,
     ProtocolError,
     TransportError,
-    UserOperationCostError,
     UserOperationRevertedError,
     UserOperationTimeoutError,
     WalletSignatureError,
-    WrongSignerError,
 )
 from dan_async.types import Address, Hex
-from dan_async.userops.service import Chain, pause
-from dan_async.wallets.base import ask_owner
+from dan_async.userops.service import Chain, check_cost, pause
+from dan_async.wallets.base import ask_owner, refuse_other_signer
 
 #: Delegating to this address ends a delegation.
 NO_CODE = Address("0x" + "00" * 20)
@@ -80,10 +78,7 @@ async def sign_authorisation(
         )
     authorisation_digest(chain_id=chain_id, address=address, nonce=nonce)  # the wallet sees no malformed ones
     signature = await ask_owner(
-        lambda: wallet.sign_authorisation(chain_id=chain_id, address=address, nonce=nonce),
-        timeout_s,
-        unanswered="the wallet did not sign",
-        failed="the wallet failed",
+        lambda: wallet.sign_authorisation(chain_id=chain_id, address=address, nonce=nonce), timeout_s
     )
     try:
         found = Authorisation(
@@ -95,12 +90,7 @@ async def sign_authorisation(
             hint="It must return 65 bytes r, s, v as 0x hex",
             phase="wallet",
         ) from error
-    if found.authority != owner:
-        raise WrongSignerError(
-            f"the wallet signed as {found.authority}, not as the owner {owner}",
-            hint="Select the owner's account in the wallet; if it is selected, the wallet signed other data than asked",
-            phase="wallet",
-        )
+    refuse_other_signer(found.authority, owner)
     return found
 
 
@@ -133,13 +123,7 @@ async def prepare_set_code(
         "eth_estimateGas", [call, "latest", {owner: {"code": to_hex(code)}}], deadline=deadline
     )
     gas = chain.service.gas(answer, "eth_estimateGas", "result") + _AUTHORISATION_GAS
-    if (cost := gas * price.max_fee_per_gas) > cost_limit:
-        raise UserOperationCostError(
-            f"the gas of the delegation could cost {cost} wei, more than the limit of {cost_limit} wei",
-            hint="Nothing was signed. If the price is acceptable, give the client a higher cost_limit",
-            cost=cost,
-            limit=cost_limit,
-        )
+    check_cost("the delegation", gas * price.max_fee_per_gas, cost_limit)
     # The sender's nonce counts up before authorisations are looked at: this one is good in this transaction only.
     authorisation = await sign_authorisation(
         wallet, owner, chain_id=chain_id, address=implementation, nonce=nonce + 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from attrs import evolve
 
-from dan_async._values import check_mapping
+from dan_async._values import camel_case, check_mapping
 from dan_async.deadline import Deadline
 from dan_async.errors import InvalidFieldError
 from dan_async.types import Address
@@ -15,6 +15,17 @@ from dan_async.user_operation import UserOperationV06, UserOperationV07
 from dan_async.userops.service import JsonRpcService
 
 Operation: TypeAlias = UserOperationV06 | UserOperationV07
+
+
+#: The members of an answer, by our names; the first must be there.
+_V07_MEMBERS = (
+    *("paymaster", "paymaster_data"),
+    *("paymaster_verification_gas_limit", "paymaster_post_op_gas_limit"),
+)
+_BICONOMY_MEMBERS = (
+    *("paymaster_and_data", "pre_verification_gas"),
+    *("verification_gas_limit", "call_gas_limit"),
+)
 
 
 class Sponsored(NamedTuple):
@@ -111,31 +122,14 @@ class Erc7677Paymaster(Paymaster):
         return answer
 
     def _put(self, method: str, operation: Operation, answer: dict[str, Any]) -> Operation:
-        names = {"paymaster_and_data": "paymasterAndData"}
-        if isinstance(operation, UserOperationV07):
-            names = {
-                "paymaster": "paymaster",
-                "paymaster_data": "paymasterData",
-                "paymaster_verification_gas_limit": "paymasterVerificationGasLimit",
-                "paymaster_post_op_gas_limit": "paymasterPostOpGasLimit",
-            }
-        if answer.get(next(iter(names.values()))) in (None, "", "0x"):
-            raise self._service.broken(
-                method, f"names no paymaster for {operation.version}: {', '.join(names.values())}"
-            )
+        names = _V07_MEMBERS if isinstance(operation, UserOperationV07) else ("paymaster_and_data",)
+        if answer.get(camel_case(names[0])) in (None, "", "0x"):
+            wanted = ", ".join(map(camel_case, names))
+            raise self._service.broken(method, f"names no paymaster for {operation.version}: {wanted}")
         return _with_members(operation, answer, names, self._service, method)
 
     async def aclose(self) -> None:
         await self._service.aclose()
-
-
-#: Our field -> the member of Biconomy's answer.
-_BICONOMY_MEMBERS = {
-    "paymaster_and_data": "paymasterAndData",
-    "pre_verification_gas": "preVerificationGas",
-    "verification_gas_limit": "verificationGasLimit",
-    "call_gas_limit": "callGasLimit",
-}
 
 
 class BiconomyPaymaster(Paymaster):
@@ -192,14 +186,14 @@ class BiconomyPaymaster(Paymaster):
 def _with_members(
     operation: Operation,
     answer: Mapping[str, Any],
-    names: Mapping[str, str],
+    names: Sequence[str],
     service: JsonRpcService,
     method: str,
 ) -> Operation:
-    """Put the members of an answer into an operation; *names* maps our fields to them."""
+    """Put the members of an answer into an operation; *names* are those of our fields."""
     found: dict[str, Any] = {
-        ours: service.gas(answer[wire], method, wire) if "gas" in ours else answer[wire]
-        for ours, wire in names.items()
+        name: service.gas(answer[wire], method, wire) if "gas" in name else answer[wire]
+        for name, wire in zip(names, map(camel_case, names), strict=True)
         if answer.get(wire) is not None
     }
     try:

@@ -1,8 +1,8 @@
 """
 The services that smart accounts use, over JSON-RPC: how they are asked, a node of the chain, and their errors in words.
 
-The AA codes are those of the EntryPoint contracts v0.6 and v0.7, the numbers those of ERC-7769 and of JSON-RPC. Decided by
-code; a text is only searched for the AA code that bundlers put into it.
+The codes are explained in bundler_codes.json: the AA codes of the EntryPoint contracts v0.6 and v0.7, and the numbers of
+ERC-7769 and of JSON-RPC. Decided by code; a text is only searched for the AA code that bundlers put into it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from attrs import frozen
@@ -20,7 +22,14 @@ from dan_async.config import TransportOptions, check_transport
 from dan_async.crypto.abi import decode_arguments, encode_arguments, encode_call
 from dan_async.crypto.hashes import keccak256
 from dan_async.deadline import Deadline
-from dan_async.errors import BundlerError, InvalidFieldError, PaymasterError, ProtocolError, RpcError
+from dan_async.errors import (
+    BundlerError,
+    InvalidFieldError,
+    PaymasterError,
+    ProtocolError,
+    RpcError,
+    UserOperationCostError,
+)
 from dan_async.retry import RetryDetails, RetryPolicy
 from dan_async.types import Address, EntryPointVersion, Json
 
@@ -37,7 +46,7 @@ def version_of(version: object) -> EntryPointVersion:
     raise InvalidFieldError("version", "must be v0.6.0 or v0.7.0")
 
 
-_read_number = number_of(256)
+_read_number = number_of(256, may_be_empty=True)
 
 #: Most gas in one member of a service's answer, more than a block holds, and most wei for one unit of it.
 _MOST_GAS, _MOST_PRICE = 10**8, 10**15
@@ -163,6 +172,17 @@ class GasPrice:
     max_priority_fee_per_gas: int
 
 
+def check_cost(what: str, cost: int, limit: int) -> None:
+    """Check that the gas of something costs no more wei than is allowed."""
+    if cost > limit:
+        raise UserOperationCostError(
+            f"the gas of {what} could cost {cost} wei, more than the limit of {limit} wei",
+            hint="Nothing was signed. If the price is acceptable, give the client a higher cost_limit",
+            cost=cost,
+            limit=limit,
+        )
+
+
 #: The event by which an entry point, of either version, says which operation used a nonce.
 _EVENT = to_hex(keccak256(b"UserOperationEvent(bytes32,address,address,uint256,bool,uint256,uint256)"))
 
@@ -263,119 +283,12 @@ class Explanation(NamedTuple):
     hint: str
 
 
-#: Code of the entry point -> its meaning.
-ENTRY_POINT_CODES: dict[str, Explanation] = {
-    "AA10": Explanation(
-        "the account is already deployed, and the operation would deploy it again",
-        "Leave out initCode (factory and factoryData)",
-    ),
-    "AA13": Explanation(
-        "the factory failed, or ran out of gas",
-        "Check the factory's address and call; raise verificationGasLimit",
-    ),
-    "AA14": Explanation(
-        "the factory created an account at an address other than the sender",
-        "Check owner, salt and factory, which determine the address",
-    ),
-    "AA15": Explanation("the factory created no account", "Check the factory's address and call"),
-    "AA20": Explanation(
-        "the account is not deployed", "Deploy it with the first operation: give factory and factoryData"
-    ),
-    "AA21": Explanation(
-        "the account cannot pay for the gas",
-        "Send it some of the chain's currency, deposit for it in the entry point, or have a paymaster pay",
-    ),
-    "AA22": Explanation(
-        "the signature has expired, or is not valid yet",
-        "Sign again; compare the session's validity with the chain's time",
-    ),
-    "AA23": Explanation(
-        "the account's validation failed, or ran out of gas",
-        "Check the form of the signature and the account's modules; raise verificationGasLimit",
-    ),
-    "AA24": Explanation(
-        "the account does not accept the signature",
-        "Check that the session key is the account's owner, and that chain, entry point and its version are right",
-    ),
-    "AA25": Explanation(
-        "the nonce is not the next one of its lane",
-        "Another operation came first, or this one is already on the chain; fetch the nonce again",
-    ),
-    "AA26": Explanation("validation took more gas than allowed", "Raise verificationGasLimit"),
-    "AA30": Explanation("the paymaster is not deployed", "Check its address and the chain"),
-    "AA31": Explanation("the paymaster's deposit is too low", "Whoever runs the paymaster must refill it"),
-    "AA32": Explanation(
-        "the paymaster's approval has expired, or is not valid yet", "Ask the paymaster again"
-    ),
-    "AA33": Explanation(
-        "the paymaster's validation failed, or ran out of gas",
-        "Ask the paymaster again; raise its verification gas",
-    ),
-    "AA34": Explanation(
-        "the paymaster's signature does not fit the operation",
-        "Change nothing after the paymaster has signed; ask it again",
-    ),
-    "AA36": Explanation(
-        "the paymaster's validation took more gas than allowed", "Raise paymasterVerificationGasLimit"
-    ),
-    "AA40": Explanation("validation took more gas than allowed", "Raise verificationGasLimit"),
-    "AA41": Explanation("too little gas was left for validation", "Raise verificationGasLimit"),
-    "AA50": Explanation(
-        "the paymaster failed after the calls were made",
-        "The paymaster could not collect its payment; check the token balance and allowance",
-    ),
-    "AA51": Explanation("the gas cost more than was reserved", "Raise preVerificationGas or maxFeePerGas"),
-    "AA90": Explanation("the bundler named no beneficiary", "A fault of the bundler: use another one"),
-    "AA91": Explanation("the bundler could not be paid", "A fault of the bundler: use another one"),
-    "AA92": Explanation("an internal function was called from outside", "A fault of the bundler"),
-    "AA93": Explanation(
-        "paymasterAndData is too short",
-        "It consists of an address, in v0.7 two gas limits of 16 bytes, and the paymaster's data",
-    ),
-    "AA94": Explanation("a gas value is too large", "Gas values have at most 120 bits"),
-    "AA95": Explanation("the bundle ran out of gas", "Lower callGasLimit, or send the operation again"),
-    "AA96": Explanation("the signature aggregator is not valid", "Use an account without an aggregator"),
-}
+@cache
+def explanations() -> dict[str, Explanation]:
+    """Return what the codes of the entry point, and those of JSON-RPC, mean."""
+    table = resources.files(__package__).joinpath("bundler_codes.json").read_text(encoding="ascii")
+    return {code: Explanation(*texts) for code, texts in json.loads(table).items()}
 
-#: JSON-RPC error code -> its meaning.
-RPC_CODES: dict[int, Explanation] = {
-    -32500: Explanation("the entry point rejects the operation", "Look at the entry point's code"),
-    -32501: Explanation("the paymaster rejects the operation", "Ask the paymaster again, or do without one"),
-    -32502: Explanation(
-        "the account's or paymaster's validation breaks the rules of ERC-7562",
-        "Use other contracts, or a bundler that does not enforce these rules",
-    ),
-    -32503: Explanation(
-        "the operation expires too soon, or is not valid yet", "Sign again, with a longer validity"
-    ),
-    -32504: Explanation(
-        "the bundler has throttled or banned the paymaster, factory or account",
-        "Wait, or use another bundler",
-    ),
-    -32505: Explanation(
-        "a stake is too low or may be withdrawn too soon",
-        "Whoever runs the paymaster, factory or account must stake more",
-    ),
-    -32506: Explanation("the bundler does not know the signature aggregator", "Use an account without one"),
-    -32507: Explanation(
-        "the account or paymaster does not accept the signature",
-        "Check the owner, the chain, and the entry point and its version",
-    ),
-    -32508: Explanation(
-        "the paymaster's deposit does not cover all its pending operations", "Wait, or use another paymaster"
-    ),
-    -32521: Explanation("the account's calls would revert", "Look at the calls: one of them fails"),
-    -32600: Explanation("the request is not accepted", "Check that the URL is a bundler's"),
-    -32601: Explanation("the service does not know the method", "Check that the URL is the right service's"),
-    -32602: Explanation(
-        "a field of the operation is missing or wrong for this entry point",
-        "Check that the service supports the entry point's version",
-    ),
-    -32603: Explanation("something failed inside the service", "Try again later"),
-    -32001: Explanation("access is denied", "Check the API key and the service's policy"),
-    -32003: Explanation("the service is unavailable, or rejects the transaction", "Try again later"),
-    -32005: Explanation("a limit of the service was exceeded", "Wait, or ask its operator for more"),
-}
 
 #: An AA code in a text.
 _CODE = re.compile(r"\bAA[0-9]{2}\b")
@@ -390,7 +303,7 @@ def bundler_error(
     """Put a service's error into plain words; *service* is ``bundler``, ``paymaster`` or ``node``."""
     found = _CODE.search(error.message) or _CODE.search(str(error.data.get("reason", "")))
     code = found[0] if found else None
-    known = ENTRY_POINT_CODES.get(code or "") or RPC_CODES.get(error.code)
+    known = explanations().get(code or "") or explanations().get(str(error.code))
     is_paymaster = (
         service == "paymaster" or error.code in (-32501, -32508) or (code or "").startswith(("AA3", "AA50"))
     )

@@ -8,7 +8,6 @@ one nonce lane, each on condition that the root is still the one that it was com
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import secrets
@@ -24,6 +23,7 @@ from attrs import evolve, field, frozen
 from dan_async._values import (
     MAX_LIFETIME_S,
     MAX_SAFE_INT,
+    check_instance,
     check_list,
     check_reference,
     check_text,
@@ -31,6 +31,7 @@ from dan_async._values import (
     setting,
 )
 from dan_async.crypto.abi import encode_call
+from dan_async.deadline import Deadline
 from dan_async.errors import (
     BundlerError,
     ConfigurationError,
@@ -56,6 +57,7 @@ from dan_async.user_operation import (
     UserOperationV07,
 )
 from dan_async.userops.account_kinds import BiconomyV2
+from dan_async.userops.service import pause
 from dan_async.userops.session_policies import (
     DUMMY_SESSION_SIGNATURE,
     AbiPolicy,
@@ -86,8 +88,8 @@ _TRIES = 64
 #: How many sets of changes under way are compared with the root.
 _MOST_SETS = 1024
 
-#: Seconds between two looks at the root, and for how long the node may be behind the bundler.
-_POLL_S, _BEHIND_S = 0.25, 15.0
+#: For how long the node may be behind the bundler, in seconds.
+_BEHIND_S = 15.0
 
 #: For how long an operation's receipt is waited for before it is asked whether the root has moved, in seconds.
 _PATIENCE_S = 8.0
@@ -379,10 +381,9 @@ class _SessionTree:
 
     async def _wait_until_moved(self, before: bytes) -> None:
         """Wait for a node that is behind the bundler."""
-        for _ in range(int(_BEHIND_S / _POLL_S)):
-            if await self.root() != before:
-                return
-            await asyncio.sleep(_POLL_S)
+        deadline = Deadline(_BEHIND_S)
+        while await self.root() == before and await pause(deadline):
+            pass
 
     async def _give_up(self, entries: Iterable[_Entry], error: DanError) -> None:
         """Note that a change has failed: its leaves are forgotten unless its operation may be executed yet."""
@@ -513,9 +514,7 @@ class SessionOnChain:
             UserOperationRevertedError: The call was reverted.
             DanError: As for ``SmartAccountClient.send_user_operation`` and ``wait_for_receipt``.
         """
-        if not isinstance(call, Call):
-            raise InvalidFieldError("call", f"must be a Call, not {type(call).__name__}")
-        return await self._send((call,), lane, timeout)
+        return await self._send((check_instance("call", call, Call, "a Call"),), lane, timeout)
 
     async def send_transactions(
         self, calls: Iterable[Call], *, lane: str = "", timeout: TimeSpan | None = None

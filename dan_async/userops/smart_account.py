@@ -32,7 +32,6 @@ from dan_async.errors import (
     DuplicateUserOperationError,
     InvalidFieldError,
     ProtocolError,
-    UserOperationCostError,
     UserOperationError,
     UserOperationInDoubtError,
 )
@@ -58,7 +57,7 @@ from dan_async.userops.delegation import (
 )
 from dan_async.userops.paymasters import BiconomyPaymaster, Erc7677Paymaster, Operation, Paymaster
 from dan_async.userops.sending import NonceLanes, OperationSender
-from dan_async.userops.service import Chain, GasPrice, JsonRpcService
+from dan_async.userops.service import Chain, GasPrice, JsonRpcService, check_cost
 from dan_async.userops.sign_user_operation import MessageWallet, UserOperationSigner, WalletSigner
 
 if TYPE_CHECKING:
@@ -581,14 +580,7 @@ class SmartAccountClient:
         draft = evolve(draft, **changes)
         if paymaster is not None and not is_final:
             draft = await paymaster.sponsor(draft, **where)
-        cost = gas_cost(draft)
-        if cost > self._cost_limit:
-            raise UserOperationCostError(
-                f"the gas of this operation could cost {cost} wei, more than the limit of {self._cost_limit} wei",
-                hint="Nothing was signed. If the price is acceptable, give the client a higher cost_limit",
-                cost=cost,
-                limit=self._cost_limit,
-            )
+        check_cost("this operation", gas_cost(draft), self._cost_limit)
         return evolve(draft, signature=b"")
 
     async def _price(self, deadline: Deadline) -> GasPrice:

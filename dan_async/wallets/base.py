@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar, runtime_checkable
 
-from dan_async._values import check_bool, check_seconds, to_hex
+from dan_async._values import check_bool, check_instance, check_seconds, to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.signature import read_signature
@@ -145,19 +145,9 @@ class EoaAuth:
         if self._local is not None:
             signature, signer = read_signature(digest, self._local.sign_digest(digest))
         else:
-            answer = await ask_owner(
-                lambda: self._wallet.sign_typed_data(typed_data),
-                self._timeout_s,
-                unanswered="the wallet did not sign",
-                failed="the wallet failed",
-            )
+            answer = await ask_owner(lambda: self._wallet.sign_typed_data(typed_data), self._timeout_s)
             signature, signer = _read(answer, digest)
-        if signer != self.id:
-            raise WrongSignerError(
-                f"the wallet signed as {signer}, not as the owner {self.id}",
-                hint="Select the owner's account in the wallet; if it is selected, the wallet signed other data than asked",
-                phase="wallet",
-            )
+        refuse_other_signer(signer, self.id)
         return to_hex(signature)
 
     def __repr__(self) -> str:
@@ -168,8 +158,8 @@ async def ask_owner(
     ask: Callable[[], Awaitable[T]],
     timeout_s: float | None,
     *,
-    unanswered: str,
-    failed: str,
+    unanswered: str = "the wallet did not sign",
+    failed: str = "the wallet failed",
     prompt: str = "an open prompt",
 ) -> T:
     """Ask a wallet or a page, which may wait for a person, and turn its failures into our errors."""
@@ -192,15 +182,23 @@ async def ask_owner(
         ) from error
 
 
+def refuse_other_signer(signer: Address, owner: Address) -> None:
+    """Refuse a signature that is not the owner's."""
+    if signer != owner:
+        raise WrongSignerError(
+            f"the wallet signed as {signer}, not as the owner {owner}",
+            hint="Select the owner's account in the wallet; if it is selected, the wallet signed other data than asked",
+            phase="wallet",
+        )
+
+
 def _read(answer: object, digest: bytes) -> tuple[bytes, Address]:
     """Return the signature in its one form, and its signer."""
     try:
-        if not isinstance(answer, str):
-            raise InvalidFieldError("signature", f"must be hex text, not {type(answer).__name__}")
-        return read_signature(digest, answer)
+        return read_signature(digest, check_instance("signature", answer, str, "hex text"))
     except InvalidFieldError as error:
         raise WalletSignatureError(
-            f"the wallet's answer is not a signature: it {error.message.removeprefix('signature ')}",
+            f"the wallet's answer is not a signature: it {error.problem}",
             hint="Only externally owned accounts can authorise: 65 bytes r, s, v as 0x hex",
             phase="wallet",
         ) from error

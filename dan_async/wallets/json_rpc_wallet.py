@@ -29,6 +29,9 @@ _TIMEOUT_S = 120.0
 
 _LONGEST_MESSAGE = 200
 
+#: Stands for the address until the wallet has said which it is.
+_UNKNOWN = "0x" + "00" * 20
+
 #: "User rejected": EIP-1193's code, and the one that WalletConnect uses.
 _USER_REJECTED = (4001, 5000)
 
@@ -77,9 +80,14 @@ class JsonRpcWallet:
         self.interactive = check_bool("interactive", interactive)
         self._timeout_s = check_seconds("timeout_s", timeout_s)
         self._is_owner = isinstance(url, str)
-        if not self._is_owner:
+        if isinstance(url, str):
+            # Imported here: aiohttp takes its time, and wallets that use another transport need none of it.
+            from dan_async.transport.http import HttpTransport
+
+            url = HttpTransport(url, options=options)
+        else:
             check_transport("url", url)
-        self._transport = _open(url, options) if isinstance(url, str) else url
+        self._transport = url
 
     @classmethod
     async def connect(
@@ -107,20 +115,16 @@ class JsonRpcWallet:
             WalletTimeoutError: It did not answer in time.
             WalletError: It could not be asked, or has no account to offer.
         """
-        if address is not None:
-            return cls(url, address=address, interactive=interactive, timeout_s=timeout_s, options=options)
-        timeout_s = check_seconds("timeout_s", timeout_s)
-        if not isinstance(url, str):
-            check_transport("url", url)
-        transport = _open(url, options) if isinstance(url, str) else url
-        try:
-            accounts = await _call(transport, "eth_accounts", "[]", timeout_s)
-            wallet = cls(transport, address=_first(accounts), interactive=interactive, timeout_s=timeout_s)
-        except BaseException:
-            if isinstance(url, str):
-                await transport.aclose()
-            raise
-        wallet._is_owner = isinstance(url, str)
+        known = _UNKNOWN if address is None else address
+        wallet = cls(url, address=known, interactive=interactive, timeout_s=timeout_s, options=options)
+        if address is None:
+            try:
+                wallet.address = _first(
+                    await _call(wallet._transport, "eth_accounts", "[]", wallet._timeout_s)
+                )
+            except BaseException:
+                await wallet.aclose()
+                raise
         return wallet
 
     async def sign_typed_data(self, typed_data: TypedData) -> Hex:
@@ -163,14 +167,7 @@ class JsonRpcWallet:
         return f"JsonRpcWallet(address={self.address!r}, interactive={self.interactive})"
 
 
-def _open(url: str, options: TransportOptions | None) -> Transport:
-    # Imported here: aiohttp takes its time, and wallets that use another transport need none of it.
-    from dan_async.transport.http import HttpTransport
-
-    return HttpTransport(url, options=options)
-
-
-def _first(accounts: Json) -> str:
+def _first(accounts: Json) -> Address:
     if not isinstance(accounts, list):
         raise WalletError("the wallet's answer to eth_accounts is not a list", phase="wallet")
     if not accounts:

@@ -52,8 +52,8 @@ def test_note_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_no_progress_when_piped(capsys: pytest.CaptureFixture[str]) -> None:
     """A log file gets no spinner."""
-    with progress("waiting") as status:
-        status.step("still waiting")
+    with progress("waiting") as show:
+        show("still waiting")
     assert capsys.readouterr() == ("", "")
 
 
@@ -63,8 +63,8 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    with progress("waiting") as status:
-        status.step("still waiting")
+    with progress("waiting") as show:
+        show("still waiting")
     assert "waiting" in terminal.getvalue()
     assert capsys.readouterr().out == ""
 

@@ -107,10 +107,8 @@ def parse_fault(text: str) -> Fault:
         return kind(**_values(kind, rest))
     except InvalidFieldError as error:
         names = {field.name: option.name for option, field in _fields(kind).items()}
-        problem = error.message.removeprefix(f"{error.field} ")
-        raise ConfigurationError(
-            f"{name}: {names.get(error.field, error.field)} {problem}", hint=error.hint
-        ) from None
+        option = names.get(error.field, error.field)
+        raise ConfigurationError(f"{name}: {option} {error.problem}", hint=error.hint) from None
 
 
 def spell_fault(fault: Fault) -> str:

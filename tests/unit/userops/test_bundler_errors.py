@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from dan_async.errors import BundlerError, PaymasterError, RpcError
-from dan_async.userops.service import ENTRY_POINT_CODES, RPC_CODES, bundler_error
+from dan_async.userops.service import bundler_error, explanations
+
+ENTRY_POINT_CODES = {code: known for code, known in explanations().items() if code.startswith("AA")}
+RPC_CODES = {int(code): known for code, known in explanations().items() if code not in ENTRY_POINT_CODES}
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "bundler-errors.md").read_text()
 

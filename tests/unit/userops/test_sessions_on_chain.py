@@ -37,6 +37,7 @@ from dan_async.userops import (
     export_biconomy_sessions,
     import_biconomy_sessions,
     open_session_on_chain,
+    service,
     sessions_on_chain,
 )
 from dan_async.userops.session_policies import MerkleTree, read_sessions
@@ -478,7 +479,7 @@ async def test_a_node_that_is_behind_the_bundler(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, late: int
 ) -> None:
     """It is waited for; if it never comes, that is said, and the session is there as soon as it has."""
-    monkeypatch.setattr(sessions_on_chain, "_POLL_S", 0.01)
+    monkeypatch.setattr(service, "_POLL_S", 0.01)
     monkeypatch.setattr(sessions_on_chain, "_BEHIND_S", 0.1)
     world, node = scene.world, scene.world.node
     left = [late]
