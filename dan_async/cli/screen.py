@@ -169,6 +169,10 @@ def problem_of(error: InvalidFieldError) -> str:
     return error.message.removeprefix(error.field + " ")
 
 
+class NetworkFileError(ConfigurationError):
+    """The mistake is in a network file, whose members are no options."""
+
+
 def for_option(error: InvalidFieldError, option: str) -> InvalidFieldError:
     """Return the error with the option that was typed in place of the field."""
     return InvalidFieldError(option, problem_of(error), hint=error.hint)
