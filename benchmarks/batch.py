@@ -43,6 +43,7 @@ LEAST_TOGETHER = 2.5
 _RESULTS = Path(__file__).parent / "results"
 _PLOT = Path(__file__).parent / "batch-throughput.png"
 _WALLET = LocalWallet("11" * 32)
+_USUAL = Threshold(2, 3)
 _MIB = 2**20
 
 
@@ -63,13 +64,14 @@ def requests(count: int | None) -> Iterator[dict[str, Any]]:
         yield {"reference": f"row {row}"}
 
 
-async def connect(stack: AsyncExitStack, peer: Peer, store: SessionStore | None) -> DanClient:
-    """Open a client of a peer's nodes, 2-of-3."""
+async def connect(
+    stack: AsyncExitStack, peer: Peer, store: SessionStore | None, threshold: Threshold = _USUAL
+) -> DanClient:
+    """Open a client of a peer's nodes."""
     nodes = [NodeEndpoint(node["url"], node["operator"]) for node in peer.nodes]
-    client = await stack.enter_async_context(
-        DanClient(NodeNetwork(nodes, threshold=Threshold(2, 3)), store=store)
-    )
-    await client.generate_session_key(wallet=_WALLET, chain_id=1)  # connections open, caches warm
+    client = await stack.enter_async_context(DanClient(NodeNetwork(nodes, threshold=threshold), store=store))
+    session = await client.generate_session_key(wallet=_WALLET, chain_id=1)  # connections open, caches warm
+    assert (session.threshold, session.parties_number) == (threshold.t, threshold.n)
     return client
 
 
@@ -217,7 +219,7 @@ async def run_together(threshold: Threshold, seconds: float, *, turns: int = 5) 
     async with AsyncExitStack() as stack:
         shape = {"t": threshold.t, "n": threshold.n}
         client = await connect(
-            stack, await stack.enter_async_context(Peer("benchmarks.devnet_host", shape)), None
+            stack, await stack.enter_async_context(Peer("benchmarks.devnet_host", shape)), None, threshold
         )
 
         async def alone() -> None:

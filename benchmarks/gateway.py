@@ -24,6 +24,7 @@ from eth_hash.backends.pysha3 import keccak256
 
 from benchmarks.measure import commit_facts, platform_facts, run_load, say
 from benchmarks.peers import Peer
+from benchmarks.report import facts_line
 from dan_async import DanClient, LocalWallet
 from dan_async.config import Threshold, Timeouts
 from dan_async.gateway import GatewayNetwork
@@ -147,7 +148,12 @@ async def _typescript(url: str, concurrency: int, rounds: int, keygens: int) -> 
 async def run(*, quick: bool) -> dict[str, Any]:
     """Run everything, one after the other, so that the clients do not compete for the cores with each other."""
     rounds, turns, seconds = (3, 4, 0.3) if quick else (7, 5, 0.5)
-    result: dict[str, Any] = {**commit_facts(), "platform": platform_facts(), "entries": []}
+    result: dict[str, Any] = {
+        "effort": "quick" if quick else "full",
+        **commit_facts(),
+        "platform": platform_facts(),
+        "entries": [],
+    }
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(Peer("benchmarks.stub_gateway", {}))
         url, key = server.described["url"], server.described["session"]
@@ -207,8 +213,7 @@ def _render(result: dict[str, Any]) -> str:
         f"| {_shown(e, 'typescript_cpu_ms')} | {e['to_floor']:.2f} | {_shown(e, 'to_typescript')} |"
         for e in result["entries"]
     ]
-    facts = result["platform"]
-    rows.append(f"\n{', '.join(f'{name}: {value}' for name, value in facts.items())}")
+    rows.append(f"\n{facts_line(result)}")
     return "\n".join(rows)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.measure import BUSY
 
-__all__ = ["render", "write_into_readme"]
+__all__ = ["facts_line", "render", "write_into_readme"]
 
 _README = Path(__file__).parent / "README.md"
 _BEGIN, _END = "<!-- results: begin -->", "<!-- results: end -->"
@@ -29,7 +29,7 @@ def render(result: dict[str, Any]) -> str:
         ("Keygen on the devnet, times in ms", _devnet_rows(result), ""),
         ("Fan-out: every node answers after a fixed delay, times in ms", _fan_out_rows(result), ""),
     )
-    parts = [_facts(result)]
+    parts = [facts_line(result)]
     for heading, rows, remark in sections:
         if len(rows) > 1:
             parts += [f"### {heading}", _table(rows)] + ([remark] if remark else [])
@@ -57,7 +57,8 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join((header, rule, *body))
 
 
-def _facts(result: dict[str, Any]) -> str:
+def facts_line(result: dict[str, Any]) -> str:
+    """Say of a result file what it was measured on."""
     facts = result["platform"]
     packages = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
     changed = " with uncommitted changes" if result["is_changed"] else ""

@@ -588,11 +588,11 @@ def report_verdict(
     """
     if _log.isEnabledFor(logging.INFO):
         RequestLog(_log, request_id).info(
-            "%s: %d nodes agree, %d must; %s after %.3f s",
+            "%s: %d nodes agree, %d are needed; %s after %.3f s",
             operation,
             len(agreed),
             needed,
-            "won" if is_won else "lost",
+            "succeeded" if is_won else "failed",
             elapsed_s,
         )
     if not events.listeners:

@@ -237,6 +237,11 @@ def find_network_file(name: str) -> Path:
         known = ", ".join(sorted(path.stem for path in folder.glob("*.toml"))) or "none"
         raise ConfigurationError(
             f"there is no network of that name in {folder}",
-            hint=f"Known there: {known}. Or give a file: ./NAME.toml",
+            hint=f"Known there: {known}. "
+            + (
+                f"For the file here: .{os.sep}{name}"
+                if Path(name).is_file()
+                else "Or give a file: ./NAME.toml"
+            ),
         )
     return file

@@ -60,6 +60,10 @@ class SimulatedNode:
         self.sessions = PeerSessions(self, early_s=20, early_bytes=10_000_000, clock=net.clock)
         self.context = node_context(identity=self.identity, limits=NodeLimits(), clock=net.clock)
 
+    @property
+    def is_unreachable(self) -> bool:
+        return isinstance(self.net.liars.get(self.operator), Unreachable)
+
     # as its links
 
     @contextmanager

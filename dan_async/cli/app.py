@@ -20,6 +20,7 @@ from dan_async.cli.screen import (
     PIPE_CLOSED,
     TERMINATED,
     WRONG_INPUT,
+    NetworkFileError,
     ReportedCode,
     VerboseOption,
     clean,
@@ -155,7 +156,8 @@ def run(argv: Sequence[str] | None = None) -> int:
 def _report(error: Exception) -> int:
     if isinstance(error, DanError):
         is_input = isinstance(error, ConfigurationError)
-        hint = _WORD.sub(lambda found: _WORDS[found[0]], error.hint)
+        is_in_file = isinstance(error, NetworkFileError)
+        hint = error.hint if is_in_file else _WORD.sub(lambda found: _WORDS[found[0]], error.hint)
         text = str(error).replace(error.hint, hint) if hint else str(error)
         note(f"error: {mask_keys(text) if is_input else text}")
         return WRONG_INPUT if is_input else FAILED

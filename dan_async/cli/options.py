@@ -22,6 +22,7 @@ from attrs import asdict, field, fields, frozen, has
 
 from dan_async._values import MAX_PERMISSIONS_LENGTH
 from dan_async.cli.screen import (
+    NetworkFileError,
     VerboseOption,
     event_listener,
     for_option,
@@ -200,7 +201,7 @@ def _read_network(name: str, option: str) -> NetworkFile:
         if file.gateway is not None:
             check_gateway(file.gateway, file.revision, file.api_version)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{option}: {error.message}", hint=error.hint) from None
+        raise NetworkFileError(f"{option}: {error.message}", hint=error.hint) from None
     return file
 
 

@@ -161,6 +161,10 @@ def reason_for(error: OSError | ValueError | RuntimeError) -> str:
     return getattr(error, "strerror", None) or "the path is not valid"
 
 
+class NetworkFileError(ConfigurationError):
+    """The mistake is in a network file, whose members are no options."""
+
+
 def for_option(error: InvalidFieldError, option: str) -> InvalidFieldError:
     """Return the error with the option that was typed in place of the field."""
     return InvalidFieldError(option, error.problem, hint=error.hint)

@@ -198,7 +198,8 @@ def _sign(
         try:
             signature = run_until_signal(job())
         except InvalidFieldError as error:
-            option = wanted.option if error.field == "message" else f"{wanted.option}: {error.field}"
+            member = error.field.removeprefix("message").removeprefix(".")
+            option = f"{wanted.option}: {member}" if member else wanted.option
             raise for_option(error, option) from error
     warnings.show()
     return signature

@@ -285,6 +285,11 @@ class Node:
         return kind(error.message, hint=error.hint, retryable=error.retryable, **context)
 
     @property
+    def is_unreachable(self) -> bool:
+        """Whether it failed when it was last asked, and has no connection."""
+        return self.health.failures > 0 and self._socket is not None and self._socket.connection is None
+
+    @property
     def shown_url(self) -> str:
         """Its URL without credentials."""
         return redact_url(self.endpoint.url)

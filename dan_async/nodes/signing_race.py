@@ -265,17 +265,19 @@ class SignerRace(Generic[T]):
         Return a set to try although the conflicts leave none: fewer than t nodes are honest, or some could not hear others.
 
         All have another chance, but those that failed by themselves after several attempts. Then come sets never tried.
+        Nodes that cannot be reached have none: their sets would only keep the caller from knowing.
         """
+        unreachable = {frozenset((node.operator,)) for node in self._nodes if node.is_unreachable}
         if self._starts < _MOST_STARTS:
             self._starts += 1
-            self._conflicts = {frozenset((operator,)) for operator in self._silent}
+            self._conflicts = unreachable.union(frozenset((operator,)) for operator in self._silent)
             found = choose_signers(names, self._t, self._conflicts)
             if found is not None:
                 return found
         self._besides += 1
         if self._besides > _MOST_BESIDES:
             return None
-        return choose_signers(names, self._t, self._tried.keys())
+        return choose_signers(names, self._t, self._tried.keys() | unreachable)
 
     def _doubt(self, node: Node, late: Collection[Run]) -> tuple[float, bool]:
         """Return how much speaks against a node, and whether it is not preferred; less is better."""
@@ -341,7 +343,12 @@ class SignerRace(Generic[T]):
             NodeOutcome(operator=o, error=e, attempts=e.attempts or 1, elapsed_s=e.elapsed_s or 0.0)
             for o, e in self._errors.items()
         ]
-        codes = Counter(e.code for e in self._refused.values() if isinstance(e, NodeRefusedError))
+        is_unknown = len(self._nodes) - len(self.without_share) < self._t  # and not only to spares
+        codes = Counter(
+            e.code
+            for o, e in self._refused.items()
+            if isinstance(e, NodeRefusedError) and (is_unknown or o not in self.without_share)
+        )
         commonest = codes.most_common(1)[0][0] if codes else None
         kind, hint = QuorumError, "The list says what each node answered; look at the network's health()"
         if commonest == NodeCode.EPHEMERAL_KEY_REFUSED:
@@ -351,6 +358,9 @@ class SignerRace(Generic[T]):
         elif commonest == NodeCode.NOT_PERMITTED:
             kind, hint = NotPermittedError, "The nodes say which rule it breaks; nothing was signed"
             problem = "the session's permissions do not allow this message"
+        elif commonest == NodeCode.UNKNOWN_KEY:
+            hint = "Check that this is the network which made the session"
+            problem = f"no {self._t} nodes hold the session's key"
         elif self._spoilt and not outcomes:
             problem = "the nodes' shares make no signature of the key"
         else:

@@ -166,7 +166,9 @@ def parse_permissions(text: str) -> Permissions:
         found = {"permissions": found}
     found = _read_object(found, "permissions", _TOP, ())
     if "permissions" not in found:
-        raise InvalidFieldError("permissions", "must have a list of rules under this name")
+        raise InvalidFieldError(
+            "permissions", 'must be a list of rules, or an object with that list as "permissions"'
+        )
 
     def addresses(name: str) -> frozenset[Address] | None:
         return _read_one_or_list(found[name], name, _read_address) if name in found else None

@@ -272,6 +272,11 @@ def _tls_reason(error: OSError) -> str:
     return (error.reason or type(error).__name__) if isinstance(error, ssl.SSLError) else _os_reason(error)
 
 
+def shown_limit(timeout_s: float | None) -> str:
+    """Return the text of a time limit: what is left of one is not a round number; the limit was."""
+    return f"{round(timeout_s or 0.0, 2):g} s"
+
+
 # --- calls under way --------------------------------------------------------------------------------------------------
 
 
@@ -323,7 +328,7 @@ class InFlight:
             if self.is_closed:
                 raise self.closed_error() from None
             raise RequestTimeoutError(
-                f"{method} at {self._where} timed out after {timeout_s or 0.0:g} s: no reply came"
+                f"{method} at {self._where} timed out after {shown_limit(timeout_s)}: no reply came"
             ) from None
         finally:
             self.end(limit)

@@ -37,6 +37,7 @@ from dan_async.transport.connecting import (
     client_ssl,
     connect_error,
     make_session,
+    shown_limit,
     status_error,
 )
 from dan_async.transport.rpc import shorten
@@ -285,7 +286,7 @@ class Socket:
             async with asyncio.timeout(timeout_s):
                 await self.buffer.wait(self._ended)
         except TimeoutError:
-            raise RequestTimeoutError(f"{self.where} did not read within {_shown(timeout_s)}") from None
+            raise RequestTimeoutError(f"{self.where} did not read within {shown_limit(timeout_s)}") from None
         return not self._transport.is_closing()
 
     async def _why_it_ended(self) -> DanError:
@@ -638,12 +639,7 @@ def _broken(where: str) -> DanError:
 
 
 def _late(where: str, timeout_s: float) -> DanError:
-    return RequestTimeoutError(f"{where} sent no frame within {_shown(timeout_s)}")
-
-
-def _shown(timeout_s: float | None) -> str:
-    # What is left of a limit is not a round number; the limit was.
-    return f"{round(timeout_s or 0.0, 2):g} s"
+    return RequestTimeoutError(f"{where} sent no frame within {shown_limit(timeout_s)}")
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------

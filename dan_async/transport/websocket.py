@@ -24,6 +24,7 @@ from dan_async.errors import (
     ProtocolError,
     RequestTimeoutError,
 )
+from dan_async.transport.connecting import shown_limit
 from dan_async.transport.rpc import decode_reply, encode_request
 from dan_async.transport.socket import Loss, Socket, SocketOpener, own_copy
 from dan_async.types import Json
@@ -319,7 +320,7 @@ class Connection:
 
     def _timeout_error(self, method: str, timeout_s: float | None, why: str) -> RequestTimeoutError:
         return RequestTimeoutError(
-            f"{method} at {self._socket.where} timed out after {timeout_s or 0.0:g} s: {why}"
+            f"{method} at {self._socket.where} timed out after {shown_limit(timeout_s)}: {why}"
         )
 
     # --- replies ------------------------------------------------------------------------------------------------------
@@ -501,7 +502,7 @@ class WebSocketTransport:
             if not limit.expired():
                 raise
             raise RequestTimeoutError(
-                f"{method} at {self._where} timed out after {timeout_s or 0.0:g} s, before the connection was ready",
+                f"{method} at {self._where} timed out after {shown_limit(timeout_s)}, before the connection was ready",
                 hint="Nothing was sent",
                 phase="connect",
             ) from None

@@ -17,6 +17,7 @@ from dan_async.cli.options import (
 from dan_async.config import NodeEndpoint, Threshold
 from dan_async.errors import ConfigurationError, InsecureTransportError
 from dan_async.network_file import ChainEndpoints, NetworkFile
+from tests.cli.conftest import Run
 
 OPERATORS = [f"0x{number:040x}" for number in range(1, 21)]
 NODES = [f"ws://127.0.0.1:{9000 + place}/v1/rpc={operator}" for place, operator in enumerate(OPERATORS)]
@@ -184,6 +185,16 @@ def test_an_operator_that_is_named_twice_is_refused_at_once(tmp_path: Path) -> N
     file.write_text("".join(tables))
     with pytest.raises(ConfigurationError, match=r"^--network: .*net\.toml: nodes names an operator twice"):
         choose(network=str(file))
+
+
+def test_a_hint_about_a_network_file_names_its_members_and_no_options(run: Run, tmp_path: Path) -> None:
+    """Both have the name api_version, one of them with dashes."""
+    file = tmp_path / "net.toml"
+    file.write_text('kind = "gateway"\nurl = "wss://gateway.example/v1"\nport = 1\n')
+    done = run("status", "--network", str(file))
+    assert done.error.endswith("Members: kind, threshold, connection, chain, url, revision, api_version")
+    done = run("status", "--gateway", "wss://gateway.example/v2", "--api-version", "v1")
+    assert done.error.endswith("or the other --api-version")
 
 
 @pytest.mark.parametrize("text", ["devnet://2-of-3", "wss://gateway.example/v1"])

@@ -189,10 +189,15 @@ def test_through_a_gateway_that_does_not_know_the_key(run: Run, dummy: Path) -> 
         (["--typed-data", "/nowhere/file"], "--typed-data: cannot read /nowhere/file: No such file"),
         (["--typed-data", __file__], "--typed-data must be JSON text"),
         (["--user-op", "/nowhere/file"], "--user-op: cannot read /nowhere/file: No such file"),
+        (["--user-op", "empty.json"], "--user-op: userOperation is missing"),
     ],
 )
-def test_wrong_options_are_named(run: Run, dummy: Path, options: list[str], said: str) -> None:
+def test_wrong_options_are_named(
+    run: Run, dummy: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
+) -> None:
     """Exit code 2, one line, nothing sent."""
+    dummy.with_name("empty.json").write_text("{}")
+    monkeypatch.chdir(dummy.parent)
     nodes = ["ws://127.0.0.1:9/v1/rpc=0x" + "11" * 20, "ws://127.0.0.1:9/v1/rpc=0x" + "22" * 20]
     done = run("sign", "--session", str(dummy), *on(nodes), *options)
     assert done.code == 2

@@ -264,7 +264,8 @@ async def test_everything_that_a_keygen_logs_has_its_request(caplog: pytest.LogC
     messages = [record.getMessage() for record in caplog.records]
     assert any("attempt 1 of dan_challenge" in message for message in messages)
     assert any(
-        message.startswith(f"request {request_id}: keygen: 3 nodes agree, 2 must") for message in messages
+        message.startswith(f"request {request_id}: keygen: 3 nodes agree, 2 are needed")
+        for message in messages
     )
     assert any(f"node {fake.operator(1)} failed and rests" in message for message in messages)
     assert {record.levelname for record in caplog.records} == {"INFO"}

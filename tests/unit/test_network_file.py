@@ -136,6 +136,10 @@ def test_a_name_is_looked_up_in_the_configuration_folder(
         find_network_file("main")
     assert "amoy" in str(caught.value)
     assert find_network_file("./x.toml") == Path("x.toml")
+    monkeypatch.chdir(tmp_path)
+    Path("main").touch()
+    with pytest.raises(ConfigurationError, match=r"For the file here: \./main"):
+        find_network_file("main")
 
 
 class TestConnect:

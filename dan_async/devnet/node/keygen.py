@@ -299,7 +299,9 @@ class KeygenService:
             # Before the first message: whoever has it could take another one under the same id, after a restart, for a lie.
             record = f"{_ONE_SHOT}-{first.session_id.hex()}"
             await self._context.workers.use_disk(self._context.store.put, record, b"")
-        _log.info("request %s: key generation %s of %d keys begins", name, agreed.threshold, len(works))
+        _log.info(
+            "request %s: key generation %s begins; keys to make: %d", name, agreed.threshold, len(works)
+        )
         session = KeygenSession(self._context, self._sessions, agreed, name)
         unfinished = self._remember(works, session)
         try:

@@ -238,7 +238,7 @@ class NodeServer:
         self._door = Door(self._runner, listener, arrivals, on_shut=self._shut_out)
         await self._door.start(is_open=not self._faults.is_refusing)
         self._faults.watch(self._faults_changed)
-        _log.info("node %s listens, with %d keys", self._context.identity.operator, len(self.ring))
+        _log.info("node %s listens; keys held: %d", self._context.identity.operator, len(self.ring))
 
     async def stop(self, *, abrupt: bool = False) -> None:
         """Stop listening, finish requests as far as time allows, and close everything; *abrupt* gives up at once."""

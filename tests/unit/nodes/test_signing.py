@@ -348,7 +348,23 @@ async def test_a_key_that_nobody_holds():
     net.holders = []
     with pytest.raises(QuorumError, match="no such key") as caught:
         await sign(net)
+    assert caught.value.message == "no 2 nodes hold the session's key"
+    assert "network" in caught.value.hint
     assert not caught.value.retryable
+
+
+async def test_spares_that_never_held_the_key_do_not_speak_for_the_holders():
+    """If these fail by accident, the call may be made again."""
+    net = SigningNetwork(2, 3, others=2)
+
+    async def fail(method, params):
+        raise RpcError(NodeCode.UNAVAILABLE, "busy")
+
+    for holder in net.holders:
+        net.misbehaviour[holder.operator] = fail
+    with pytest.raises(QuorumError, match="no 2 nodes signed together") as caught:
+        await sign(net)
+    assert caught.value.retryable
 
 
 async def test_a_pool_that_is_too_small():

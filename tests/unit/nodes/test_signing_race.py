@@ -112,6 +112,28 @@ def test_too_many_liars_end_it_long_before_the_deadline():
         sign_among((3, 5), dict.fromkeys(range(3), KINDS["blames everybody"]))
 
 
+@pytest.mark.parametrize("size", [(2, 3), (3, 5), (5, 9)])
+def test_fewer_than_t_reachable_nodes_end_it_at_once(size):
+    """No set is tried again in hope of a node that cannot be reached: the others would wait for it in vain."""
+    t, n = size
+    gone = n - t + 1
+
+    async def work(clock):
+        began = clock()
+        net = Network(clock, t, n, dict.fromkeys(range(gone), KINDS["unreachable"]))
+        try:
+            with pytest.raises(QuorumError) as caught:
+                await net.sign(DEADLINE_S)
+        finally:
+            await net.aclose()
+        return len(net.tried), clock() - began, caught.value.retryable
+
+    tries, elapsed_s, is_retryable = run_in_virtual_time(work)
+    assert tries <= gone
+    assert elapsed_s < 2
+    assert is_retryable
+
+
 async def test_a_node_that_refuses_what_others_sign_is_suspected_and_one_without_a_share_is_not():
     """The one may lie, and would be asked again each time; the other one is a spare."""
     net = SigningNetwork(2, 3, others=1)
