@@ -25,7 +25,7 @@ from dan_async.errors import (
     InvalidFieldError,
     QuorumError,
 )
-from dan_async.events import EventHub, OnEvent, operation
+from dan_async.listeners import EventHub, operation
 from dan_async.network import (
     AuthModule,
     ClockSkew,
@@ -57,6 +57,7 @@ from dan_async.transport.rpc import Transport
 from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId, TimeSpan
 
 if TYPE_CHECKING:
+    from dan_async.events import OnEvent
     from dan_async.nodes.signing import NodeSigner
 
 
