@@ -31,12 +31,12 @@ from dan_async.errors import (
     InvalidFieldError,
     OverloadedError,
 )
-from dan_async.events import Observable, OnEvent, check_listener
 from dan_async.jobs.generate_session_key import run_prepared
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.jobs.pending_keys import PendingSessionKey, PendingSessionKeys
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
+from dan_async.listeners import check_listener
 from dan_async.live_session import LiveSession
 from dan_async.network import AuthModule, EphemeralKeyReport, Network, NetworkSource, network_time
 from dan_async.request import (
@@ -58,6 +58,7 @@ from dan_async.wallets.passkey import PasskeyRegister
 
 if TYPE_CHECKING:
     from dan_async.batch import BatchRun, Made, SigningRun
+    from dan_async.events import OnEvent
     from dan_async.storage.base import SessionStore, StoredSession
     from dan_async.userops.sign_user_operation import Operation
 
@@ -1023,6 +1024,8 @@ def _check_listener(on_renewed: object) -> None:
 
 
 def _observe(network: Network, on_event: OnEvent) -> None:
+    from dan_async.events import Observable
+
     if not isinstance(network, Observable):
         raise InvalidFieldError(
             "on_event", f"cannot be used with {type(network).__name__}", hint="It has no observe() method"

@@ -22,7 +22,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-import tenacity
 from attrs import define, field, frozen
 
 from dan_async._values import check_int, check_seconds, in_seconds, required
@@ -282,6 +281,8 @@ class RetryPolicy:
         first.attempts, first.elapsed_s = 1, self.clock() - started
         if self.attempts == 1 or not self.table.allows(first):
             raise first
+        import tenacity
+
         hooks = [hook for hook in (self.before_sleep, before_sleep) if hook is not None]
 
         def wait(state: tenacity.RetryCallState) -> float:

@@ -18,7 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"_json", "deadline", "turns"}),
     frozenset({"retry", "crypto"}),
     frozenset({"config", "events", "user_operation"}),
-    frozenset({"session", "protocols", "transport", "otel", "network_file"}),
+    frozenset({"session", "protocols", "transport", "otel", "network_file", "listeners"}),
     frozenset({"network", "wallets", "permissions", "storage", "batch"}),
     frozenset({"request", "nodes", "gateway", "userops"}),
     frozenset({"jobs", "devnet"}),

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,9 +23,9 @@ from dan_async.errors import (
     InvalidFieldError,
     KeySubstitutionError,
 )
-from dan_async.events import EventHub, OnEvent
 from dan_async.gateway.operation import EphemeralKeyOperation, Gateway, OwnerOperation
 from dan_async.gateway.revision import RevisionChoice
+from dan_async.listeners import EventHub
 from dan_async.network import (
     AuthModule,
     EphemeralKeyChange,
@@ -53,6 +53,9 @@ from dan_async.protocols.setups import EphemeralClaim
 from dan_async.retry import RetryPolicy
 from dan_async.transport.socket import SocketOpener
 from dan_async.types import Clock, KeyAlgorithm, TimeSpan
+
+if TYPE_CHECKING:
+    from dan_async.events import OnEvent
 
 _VERSION_SEGMENT = re.compile(r"/(v[0-9]+)\Z")
 

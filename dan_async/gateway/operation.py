@@ -20,9 +20,9 @@ from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
 from dan_async.errors import ChallengeError, ConnectError, DanError, RequestTimeoutError, SessionExpiredError
-from dan_async.events import Attempts, EventHub, operation, wallet_turn
 from dan_async.gateway.failures import IDEMPOTENT, ErrorContext, Phase
 from dan_async.gateway.revision import RevisionChoice
+from dan_async.listeners import Attempts, EventHub, operation, wallet_turn
 from dan_async.network import AuthModule
 from dan_async.protocols.exchange import Exchange
 from dan_async.protocols.gateway import ApiVersion, GatewayProtocol, Operation

@@ -14,8 +14,8 @@ from dan_async._values import to_hex
 from dan_async.config import Timeouts
 from dan_async.crypto.address import public_key_to_address
 from dan_async.deadline import Deadline
-from dan_async.events import RequestLog
 from dan_async.jobs.keeping import KeptKeygen, SessionKeeper
+from dan_async.listeners import RequestLog
 from dan_async.network import FinishKeygen, KeygenReport, Network
 from dan_async.request import OnReport, PreparedRequest, SessionKeyRequest, prepare
 from dan_async.session import DanSessionKeyPayload

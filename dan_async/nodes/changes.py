@@ -18,7 +18,7 @@ from typing import Any
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.deadline import Deadline
 from dan_async.errors import AcknowledgementError, NodeCode, NodeOutcome, NodeRefusedError, QuorumError
-from dan_async.events import report_verdict
+from dan_async.listeners import report_verdict
 from dan_async.network import EphemeralKeyReport
 from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank

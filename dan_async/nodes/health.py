@@ -17,7 +17,7 @@ from typing import Literal, Protocol, TypeVar
 from attrs import define, field, frozen
 
 from dan_async._values import check_seconds, in_seconds, required
-from dan_async.events import EventHub, NodeDown, NodeUp
+from dan_async.listeners import EventHub
 from dan_async.network import ClockSkew
 from dan_async.types import Clock, OperatorAddress
 
@@ -273,11 +273,15 @@ class NodeUpDown:
         if state == "resting" and not before:
             _log.info("node %s failed and rests for %.2f s", self._operator, self._record.rests_for_s)
             if self._events.listeners:
+                from dan_async.events import NodeDown
+
                 rest_s = self._record.rests_for_s
                 self._events.emit(NodeDown(node=self._operator, failures=self._failures, rest_s=rest_s))
         elif state == "live" and before:
             _log.info("node %s is back after %d failures", self._operator, before)
             if self._events.listeners:
+                from dan_async.events import NodeUp
+
                 self._events.emit(NodeUp(node=self._operator, failures=before))
 
 

@@ -44,7 +44,7 @@ from dan_async.errors import (
     failure_kind,
     failure_number,
 )
-from dan_async.events import EventHub, OperationRestarted, RequestLog, report_verdict
+from dan_async.listeners import EventHub, RequestLog, report_verdict
 from dan_async.network import (
     AuthModule,
     KeygenQuestion,
@@ -449,6 +449,8 @@ class NodeKeygen:
         RequestLog(_log, request.request_id).warning("starting again, for the %d. time", self._restarts)
         new_id = restarted_request_id(self._first.request_id, self._restarts)
         if self._events.listeners:
+            from dan_async.events import OperationRestarted
+
             self._events.emit(
                 OperationRestarted(
                     request_id=request.request_id,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import define, evolve, field
 
@@ -25,7 +25,7 @@ from dan_async.errors import (
     InvalidFieldError,
     QuorumError,
 )
-from dan_async.events import EventHub, OnEvent, operation
+from dan_async.listeners import EventHub, operation
 from dan_async.network import (
     AuthModule,
     ClockSkew,
@@ -48,7 +48,6 @@ from dan_async.nodes.keygen import NodeKeygen, OpenedRound, settle_keygen
 from dan_async.nodes.keygen_batch import KeygenBatches
 from dan_async.nodes.node import Node
 from dan_async.nodes.round import SetupText, authenticate
-from dan_async.nodes.signing import NodeSigner
 from dan_async.protocols.fields import decode_key_id, new_request_id
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import REGISTER_PASSKEY
@@ -56,6 +55,10 @@ from dan_async.protocols.setups import PasskeySetup, UserAuthentication
 from dan_async.retry import RetryPolicy
 from dan_async.transport.rpc import Transport
 from dan_async.types import Clock, KeyAlgorithm, OperatorAddress, RequestId, TimeSpan
+
+if TYPE_CHECKING:
+    from dan_async.events import OnEvent
+    from dan_async.nodes.signing import NodeSigner
 
 
 @define(eq=False, kw_only=True, repr=False)
@@ -67,17 +70,35 @@ class NodePool:
     events: EventHub
     timeouts: Timeouts
     default_threshold: Threshold
-    signer: NodeSigner
+    signing: SigningOptions
     clock: NetworkClock
     batches: KeygenBatches = field(factory=KeygenBatches)
     is_closed: bool = False
     loop: OneLoop = field(factory=partial(OneLoop, "network"))
+    _signer: NodeSigner | None = field(default=None, init=False)
+
+    @property
+    def signer(self) -> NodeSigner:
+        """Return what signs; it is loaded and made when it is first asked for."""
+        if self._signer is None:
+            from dan_async.nodes.signing import NodeSigner
+
+            self._signer = NodeSigner(self.nodes, options=self.signing, clock=self.clock)
+        return self._signer
 
     def refuse_if_closed(self) -> None:
         """Raise a ClientClosedError if the network was closed, and a ConfigurationError on another event loop."""
         if self.is_closed:
             raise ClientClosedError("the network was closed", hint="Make a new NodeNetwork")
         self.loop.check()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        self.is_closed = True
+        await self.batches.aclose()
+        if self._signer is not None:
+            await self._signer.aclose()
+        await asyncio.gather(*(node.aclose() for node in self.nodes))
 
     @contextmanager
     def operation(self, request_id: RequestId, name: str) -> Iterator[None]:
@@ -169,7 +190,7 @@ class NodeNetwork:
             default_threshold=Threshold.of_pool(len(made))
             if threshold is None
             else check_instance("threshold", threshold, Threshold),
-            signer=NodeSigner(made, options=setting("signing", signing, SigningOptions), clock=nodes_clock),
+            signing=setting("signing", signing, SigningOptions),
             clock=nodes_clock,
         )
 
@@ -402,7 +423,4 @@ class NodeNetwork:
         """Close every connection. May be called twice."""
         if not self.pool.is_closed:
             self.pool.loop.check()
-        self.pool.is_closed = True
-        await self.pool.batches.aclose()
-        await self.pool.signer.aclose()
-        await asyncio.gather(*(node.aclose() for node in self.pool.nodes))
+        await self.pool.aclose()

@@ -36,7 +36,7 @@ from dan_async.errors import (
     RequestTimeoutError,
     RpcError,
 )
-from dan_async.events import Attempts, EventHub
+from dan_async.listeners import Attempts, EventHub
 from dan_async.nodes.health import Asked, HealthRecord, NetworkClock, NodeUpDown, RestPolicy
 from dan_async.protocols.fields import encode
 from dan_async.protocols.node import KEYGEN_BATCH, IdentifyParams, Identity, identity_digest

@@ -19,7 +19,7 @@ from attrs import evolve, field, frozen
 from dan_async.config import MAX_PARTIES
 from dan_async.deadline import Deadline
 from dan_async.errors import QuorumDeadlineError, QuorumError
-from dan_async.events import EventHub, wallet_turn
+from dan_async.listeners import EventHub, wallet_turn
 from dan_async.network import AuthModule
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
 from dan_async.nodes.node import Node, Request

@@ -21,7 +21,8 @@ from dan_async.errors import (
     NodeTimeoutError,
     QuorumError,
 )
-from dan_async.events import AttemptFailed, Event, EventHub, NodeDown, NodeUp, RequestLog, Verdict, failure_of
+from dan_async.events import AttemptFailed, Event, NodeDown, NodeUp, Verdict
+from dan_async.listeners import EventHub, RequestLog, failure_of
 from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 from tests.fake_nodes import FakeNetwork
 
@@ -163,7 +164,7 @@ def test_each_broken_listener_is_logged() -> None:
     hub.add(second)
     handler = logging.Handler()
     handler.emit = seen.append  # type: ignore[method-assign]  # a handler that only collects
-    logger = logging.getLogger("dan_async.events")
+    logger = logging.getLogger("dan_async.listeners")
     logger.addHandler(handler)
     try:
         hub.emit(UP)

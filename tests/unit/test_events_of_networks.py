@@ -28,11 +28,9 @@ from dan_async.errors import (
 from dan_async.events import (
     AttemptAbandoned,
     AttemptFailed,
-    Attempts,
     AttemptStarted,
     AttemptSucceeded,
     Event,
-    EventHub,
     NodeDown,
     NodeUp,
     Observable,
@@ -43,8 +41,8 @@ from dan_async.events import (
     Verdict,
     WalletAnswered,
     WalletAsked,
-    operation,
 )
+from dan_async.listeners import Attempts, EventHub, operation
 from dan_async.network import KeygenRequest, Network
 from dan_async.nodes import RestPolicy
 from dan_async.nodes.health import HealthRecord, NodeUpDown

@@ -29,19 +29,16 @@ from dan_async.errors import (
     WalletRefusedError,
 )
 from dan_async.events import (
-    Attempts,
     AttemptStarted,
     AttemptSucceeded,
     Event,
-    EventHub,
     NodeDown,
     NodeUp,
     OperationFinished,
     OperationStarted,
     WalletAsked,
-    operation,
-    wallet_turn,
 )
+from dan_async.listeners import Attempts, EventHub, operation, wallet_turn
 from dan_async.otel import OpenTelemetryObserver
 from dan_async.retry import RetryDetails, RetryPolicy
 from dan_async.types import OperatorAddress, RequestId

@@ -10,7 +10,8 @@ import pytest
 from dan_async.config import MAX_PARTIES
 from dan_async.deadline import Deadline
 from dan_async.errors import DeadlineExceededError, QuorumDeadlineError, QuorumError, WalletRefusedError
-from dan_async.events import EventHub, WalletAnswered, WalletAsked
+from dan_async.events import WalletAnswered, WalletAsked
+from dan_async.listeners import EventHub
 from dan_async.nodes.round import NodeRound, SetupText, authenticate, out_of_time
 from dan_async.protocols.node import ChallengeResult
 from dan_async.types import OperatorAddress
