@@ -921,7 +921,9 @@ class DanClient:
         Args:
             record_id: Only this record; every one if None.
             min_age_s: Only requests that were made so many seconds ago.
-            timeout: Seconds for asking about one record, instead of the client's.
+            timeout: Seconds for the whole call; the records that it did not come to stay as they are, and the first of
+                them is reported as undecided. If None, the call lasts until every record was looked at, and
+                ``Timeouts.total_s`` is for each.
 
         Returns:
             The outcome for each record.
@@ -938,7 +940,8 @@ class DanClient:
             keeper,
             record_id=record_id,
             min_age_s=check_number("min_age_s", min_age_s),
-            timeout_s=self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout),
+            timeout_s=None if timeout is None else check_seconds("timeout", timeout),
+            record_s=self._timeouts.total_s if timeout is None else None,
         )
 
     async def revoke_stored_session(

@@ -99,6 +99,7 @@ class FaultProxy:
         self.url = f"{base}?host={self._folder}"
         self._is_silent = self._refuses = False
         self._lose: bytes | None = None
+        self._mute: bytes | None = None
         self._ends: list[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepted = 0
@@ -135,6 +136,10 @@ class FaultProxy:
         """Break the connection when the server has answered *statement*, before the client hears of it."""
         self._lose, self._times = statement, times
 
+    def fall_silent_at(self, statement: bytes) -> None:
+        """Let nothing more through to the client over a connection on which *statement* was sent; b"" is all of them."""
+        self._mute = statement
+
     async def _on_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         try:
@@ -144,10 +149,12 @@ class FaultProxy:
             return
         pair = (writer, server_writer)
         self._ends.append(pair)
-        loses = asyncio.Event()
+        loses, mutes = asyncio.Event(), asyncio.Event()
 
         async def to_server() -> None:
             while data := await reader.read(65536):
+                if self._mute is not None and self._mute in data:
+                    mutes.set()
                 if self._lose is not None and self._lose in data and self.lost < self._times:
                     self.lost += 1
                     loses.set()
@@ -158,7 +165,7 @@ class FaultProxy:
                 if loses.is_set():
                     writer.transport.abort()
                     return
-                if self._is_silent and (self._refuses or pair in self._silenced):
+                if mutes.is_set() or (self._is_silent and (self._refuses or pair in self._silenced)):
                     continue
                 writer.write(data)
 

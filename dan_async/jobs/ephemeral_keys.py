@@ -17,7 +17,7 @@ from dan_async._values import check_instance, check_text, duration_s
 from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
-from dan_async.errors import InvalidFieldError, RecordConflictError
+from dan_async.errors import DeadlineExceededError, InvalidFieldError, RecordConflictError
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.network import AuthModule, EphemeralKeyChange, EphemeralKeyReport, Network, network_time
 from dan_async.protocols.fields import new_request_id
@@ -129,7 +129,7 @@ async def rotate_stored_session(
     *network* is any open network, *keeper* the store as jobs use it, *deadline* the job's, *timeouts* the limits. The other
     arguments, and the errors, are those of ``DanClient.rotate_stored_session``.
     """
-    record, session = await _stored(keeper, record_id, "active", "expired")
+    record, session = await _stored(keeper, record_id, deadline, "active", "expired")
     store, now = keeper.store, keeper.clock()
     new = await add_ephemeral_key(
         network,
@@ -142,15 +142,25 @@ async def rotate_stored_session(
         timeouts=timeouts,
         clock=keeper.clock,
     )
-    if record.expires_at > network_time(network, keeper.clock, session.threshold):
-        from dan_async.storage.base import StoredSession
-
-        # Until then the old one can be used, so it has to be possible to revoke it.
-        await store.save(StoredSession.of(evolve(session, expires_at=record.expires_at), now=now))
     done = evolve(
         record.changed("active", now=now, session=new), expires_at=new.expires_at or record.expires_at
     )
-    await store.replace(done, expected=record.state)
+
+    async def keep() -> None:
+        if record.expires_at > network_time(network, keeper.clock, session.threshold):
+            from dan_async.storage.base import StoredSession
+
+            # Until then the old one can be used, so it has to be possible to revoke it.
+            await store.save(StoredSession.of(evolve(session, expires_at=record.expires_at), now=now))
+        await store.replace(done, expected=record.state)
+
+    try:
+        await keeper.in_time(keep(), "storing the session", deadline, record_id)
+    except DeadlineExceededError as error:
+        error.add_note(
+            "The nodes accept a new ephemeral key, which may not be stored. The old one works as before."
+        )
+        raise
     return done
 
 
@@ -170,25 +180,34 @@ async def revoke_stored_session(
     *network* is any open network, *keeper* the store as jobs use it, *deadline* the job's, *timeouts* the limits. The other
     arguments, and the errors, are those of ``DanClient.revoke_stored_session``.
     """
-    _, session = await _stored(keeper, record_id, "active", "revoked")
+    _, session = await _stored(keeper, record_id, deadline, "active", "revoked")
     report = await revoke_ephemeral_key(
         network, session, wallet=wallet, auth=auth, deadline=deadline, timeouts=timeouts, clock=keeper.clock
     )
     # Nodes of the pool that hold no share need not confirm.
     is_complete = not report.failures or len(report.confirmed_by) >= session.parties_number
     problem = "" if is_complete else f"not confirmed by every node: {'; '.join(report.failures)}"[:2000]
-    record, current = await _stored(keeper, record_id, "active", "revoked")
-    if current != session:
-        raise RecordConflictError("the record was changed meanwhile", request_id=record_id)
-    done = record.changed("revoked", now=keeper.clock(), problem=problem)
-    await keeper.store.replace(done, expected=record.state)
-    return done
+
+    async def keep() -> StoredSession:
+        record, current = await _stored(keeper, record_id, deadline, "active", "revoked")
+        if current != session:
+            raise RecordConflictError("the record was changed meanwhile", request_id=record_id)
+        done = record.changed("revoked", now=keeper.clock(), problem=problem)
+        await keeper.store.replace(done, expected=record.state)
+        return done
+
+    try:
+        return await keeper.in_time(keep(), "storing that it is revoked", deadline, record_id)
+    except DeadlineExceededError as error:
+        error.add_note("The nodes have revoked the ephemeral key. Call again, so that its record says so.")
+        raise
 
 
 async def _stored(
-    keeper: SessionKeeper, record_id: RequestId, *states: SessionState
+    keeper: SessionKeeper, record_id: RequestId, deadline: Deadline, *states: SessionState
 ) -> tuple[StoredSession, DanSessionKeyPayload]:
-    record = await keeper.store.get(RequestId(check_text("record_id", record_id)))
+    reading = keeper.store.get(RequestId(check_text("record_id", record_id)))
+    record = await keeper.in_time(reading, "reading the store", deadline, record_id)
     if record is None or record.state not in states or record.session is None:
         found = "is not in the store" if record is None else f"is {record.state}, not {' or '.join(states)}"
         raise RecordConflictError(f"the record {found}", request_id=record_id)

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Awaitable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from attrs import define, evolve
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
 #: For how long the store is waited for when a call's time is over, in seconds.
 _LAST_WRITE_S = 0.5
@@ -63,6 +64,18 @@ class SessionKeeper:
             return False
         # A clock that is behind the record's is no reason to leave the record alone for longer than it was meant to be.
         return record.created_at - 60_000 <= self.clock() * 1000 < record.busy_until
+
+    async def in_time(self, work: Awaitable[T], doing: str, deadline: Deadline, record_id: str) -> T:
+        """Wait for the store for as long as the deadline allows, and a moment longer if it is over."""
+        remaining = deadline.remaining()
+        limit = asyncio.timeout(None if remaining is None else max(remaining, _LAST_WRITE_S))
+        try:
+            async with limit:
+                return await work
+        except TimeoutError as error:
+            if isinstance(error, DanError) or not limit.expired():
+                raise
+            raise deadline.error(doing, request_id=record_id) from None
 
 
 def _machine() -> str:
@@ -142,15 +155,7 @@ class KeptKeygen:
             raise
 
     async def _in_time(self, writing: Awaitable[object], doing: str) -> None:
-        remaining = self._deadline.remaining()
-        limit = asyncio.timeout(None if remaining is None else max(remaining, _LAST_WRITE_S))
-        try:
-            async with limit:
-                await writing
-        except TimeoutError as error:
-            if isinstance(error, DanError) or not limit.expired():
-                raise
-            raise self._deadline.error(doing, request_id=self._record.record_id) from None
+        await self._keeper.in_time(writing, doing, self._deadline, self._record.record_id)
 
     async def __aexit__(
         self,

@@ -370,7 +370,9 @@ class PendingSessionKeys:
         request_id = RequestId(check_reference("pending_id", pending_id))
         begun = self._begun.get(request_id)
         if begun is None or begun.call is None:
-            is_gone = await self._records.store.delete(request_id, expected="waiting")
+            deleting = self._records.store.delete(request_id, expected="waiting")
+            deadline = Deadline(self._timeouts.total_s)
+            is_gone = await self._records.in_time(deleting, "cancelling it", deadline, request_id)
         else:
             is_gone = not begun.call.signature.done()
             if is_gone:

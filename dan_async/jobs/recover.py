@@ -94,21 +94,28 @@ async def recover(
     *,
     record_id: RequestId | None = None,
     min_age_s: float,
-    timeout_s: float,
+    timeout_s: float | None,
+    record_s: float | None = None,
 ) -> RecoveryReport:
     """
     Return what became of each record, as *network* knows it.
 
-    *network* is any open network, *keeper* the store as jobs use it, *timeout_s* are the seconds for the whole call. The
-    other arguments, and the errors, are those of ``DanClient.recover``.
+    *network* is any open network, *keeper* the store as jobs use it, *timeout_s* are the seconds for the whole call, and
+    *record_s* those for one record. The other arguments, and the errors, are those of ``DanClient.recover``.
     """
+    deadline = Deadline(timeout_s)
     settled: list[SettledRecord] = []
     running: set[asyncio.Task[SettledRecord]] = set()
     try:
-        async for record in _left_pending(keeper, min_age_s, timeout_s):
+        async for record in _left_pending(keeper, min_age_s, record_s, deadline):
             if record_id not in (None, record.record_id):
                 continue
-            running.add(asyncio.create_task(settle(network, keeper, record, timeout_s=timeout_s)))
+            if deadline.is_over:
+                problem = "the time was over before this record, and those after it, were looked at"
+                settled.append(_said(record, "undecided", problem=problem))
+                break
+            limit_s = deadline.cap(record_s)
+            running.add(asyncio.create_task(settle(network, keeper, record, timeout_s=limit_s)))
             if len(running) >= _AT_ONCE:
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 settled += [task.result() for task in done]
@@ -119,7 +126,7 @@ async def recover(
 
 
 async def _left_pending(
-    keeper: SessionKeeper, min_age_s: float, timeout_s: float
+    keeper: SessionKeeper, min_age_s: float, read_s: float | None, deadline: Deadline
 ) -> AsyncIterator[StoredSession]:
     """Yield what nobody works on or waits for any more; also what a clock that was wrong called expired."""
     from dan_async.storage.base import SessionFilter
@@ -129,7 +136,8 @@ async def _left_pending(
     for where in (waiting, SessionFilter(state="expired", expires_after=max(0, int(now)))):
         records = keeper.store.find(where)
         while True:
-            async with Deadline(timeout_s).enforced("reading the store"):
+            limit = Deadline(read_s) if deadline.timeout_s is None else deadline
+            async with limit.enforced("reading the store"):
                 record = await anext(records, None)
             if record is None:
                 break
@@ -140,23 +148,24 @@ async def _left_pending(
 
 
 async def settle(
-    network: Network, keeper: SessionKeeper, record: StoredSession, *, timeout_s: float
+    network: Network, keeper: SessionKeeper, record: StoredSession, *, timeout_s: float | None
 ) -> SettledRecord:
     """Settle one record that is pending, or was called expired too early, by asking the network about its request."""
     deadline = Deadline(timeout_s)
     try:
         async with deadline.enforced("settling the record", request_id=record.record_id):
-            return await _settle(network, keeper, record, deadline)
+            try:
+                return await _settle(network, keeper, record, deadline)
+            except RecordConflictError:
+                # Somebody else has settled it meanwhile: their outcome holds.
+                now = await keeper.store.get(record.record_id)
     except DeadlineExceededError as error:
         return _said(record, "undecided", problem=describe_problem(error))
-    except RecordConflictError:
-        # Somebody else has settled it meanwhile: their outcome holds.
-        now = await keeper.store.get(record.record_id)
-        if now is None or now.state == "failed":
-            return _said(record, "dropped")
-        if now.session is not None:
-            return _said(record, "finished", session=now.session)
-        return _said(record, "expired" if now.state == "expired" else "undecided")
+    if now is None or now.state == "failed":
+        return _said(record, "dropped")
+    if now.session is not None:
+        return _said(record, "finished", session=now.session)
+    return _said(record, "expired" if now.state == "expired" else "undecided")
 
 
 async def _settle(
@@ -286,7 +295,7 @@ async def when_free(
     """Return a record as soon as nobody works on it."""
     deadline, pause_s = Deadline(timeout_s), 0.05
     while True:
-        async with Deadline(timeout_s).enforced("reading the store"):
+        async with deadline.enforced("reading the store"):
             known = await get()
         if known is None or known.state != "pending" or not keeper.is_busy(known):
             return known

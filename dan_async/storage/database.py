@@ -15,10 +15,12 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import sqlalchemy.exc as sa_errors
+from attrs import define
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
+    ClientClosedError,
     InvalidFieldError,
     StoreConnectionError,
     StoreCorruptedError,
@@ -66,9 +68,12 @@ def make_engine(url: sa.URL, *, lock_wait_s: float) -> AsyncEngine:
         require_extra("aiosqlite", extra="storage", purpose="A store in SQLite")
         # Each connection has a thread and a page cache; more of them would not make one file any faster.
         pool: dict[str, Any] = {"poolclass": sa.AsyncAdaptedQueuePool, "pool_size": 4, "max_overflow": 0}
+        path = _path_of(url)
         if url.database == ":memory:":
             pool = {}
         engine = create_async_engine(url, connect_args={"timeout": lock_wait_s}, **pool)
+        if path is not None:
+            _SameFile(path).watch(engine.sync_engine)
         sa.event.listen(engine.sync_engine, "connect", partial(_prepare_sqlite, lock_wait_s))
         sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
@@ -91,6 +96,14 @@ def make_engine(url: sa.URL, *, lock_wait_s: float) -> AsyncEngine:
 _GOODBYE_S = 0.5
 
 
+@define
+class _Held:
+    """The connection of a use, as its driver knows it."""
+
+    driver: Any = None
+    is_left: bool = False
+
+
 class Database:
     """
     An engine of which every use ends in time.
@@ -102,24 +115,34 @@ class Database:
     def __init__(self, url: sa.URL, *, lock_wait_s: float, answer_wait_s: float) -> None:
         self.engine = make_engine(url, lock_wait_s=lock_wait_s)
         self._limit_s = lock_wait_s + answer_wait_s
-        self._uses: set[asyncio.Task[Any]] = set()
+        self._uses: dict[asyncio.Task[Any], _Held] = {}
+        self._is_closed = False
         self._silent_at = 0.0  # connections from before have got no answer, or may not get one
         sa.event.listen(self.engine.sync_engine, "connect", _note_age)
         sa.event.listen(self.engine.sync_engine, "checkout", self._replace_suspects)
 
     async def use(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         """Return the result of *work* on a connection. It must be harmless to repeat."""
-        task = asyncio.create_task(self._try_twice(work), name="session store")
-        self._uses.add(task)
+        if self._is_closed:
+            raise closed()
+        held = _Held()
+        task = asyncio.create_task(self._try_twice(work, held), name="session store")
+        self._uses[task] = held
         task.add_done_callback(self._ended)
         try:
-            return await asyncio.shield(task)
+            await asyncio.wait([task])
         except asyncio.CancelledError:
-            task.cancel()
+            self._leave(task, held)
             raise
+        if task.cancelled():
+            raise closed()
+        return task.result()
 
     async def aclose(self) -> None:
         """End every use, and close every connection."""
+        self._is_closed = True
+        for use in self._uses.items():
+            self._leave(*use)
         await cancel_and_wait(self._uses)
         while True:
             try:
@@ -129,16 +152,20 @@ class Database:
                 continue  # it cut the connection that did not answer; the others are left
             return
 
-    async def _try_twice(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _try_twice(self, work: Callable[[AsyncConnection], Awaitable[T]], held: _Held) -> T:
         try:
-            return await self._try(work)
+            return await self._try(work, held)
         except StoreConnectionError:
-            return await self._try(work)
+            if held.is_left:
+                raise
+            return await self._try(work, held)
 
-    async def _try(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _try(self, work: Callable[[AsyncConnection], Awaitable[T]], held: _Held) -> T:
+        cut = asyncio.get_running_loop().call_later(self._limit_s + _GOODBYE_S, self._cut, held)
         with translated():
             try:
                 async with asyncio.timeout(self._limit_s), self.engine.connect() as connection:
+                    held.driver = (await connection.get_raw_connection()).driver_connection
                     return await work(connection)
             except TimeoutError as error:
                 self._silent_at = time.monotonic()
@@ -146,29 +173,83 @@ class Database:
                     f"the database gave no answer within {self._limit_s:g} s",
                     hint="Check the server and the network; a change may have been made",
                 ) from error
+            finally:
+                cut.cancel()
+                held.driver = None
+
+    def _leave(self, task: asyncio.Task[Any], held: _Held) -> None:
+        """End a use that nobody waits for any more."""
+        held.is_left = True
+        task.cancel()
+        asyncio.get_running_loop().call_later(_GOODBYE_S, self._cut, held)
+
+    def _cut(self, held: _Held) -> None:
+        """Break a connection that is not given back: SQLAlchemy waits for the server to roll back, even when cancelled."""
+        if held.driver is not None:
+            self._silent_at = time.monotonic()
+            _terminate(held.driver)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._uses.discard(task)
+        del self._uses[task]
         if not task.cancelled():
             task.exception()  # marks it as seen: the caller may have gone
 
-    def _replace_suspects(self, _: Any, record: Any, __: Any) -> None:
+    def _replace_suspects(self, connection: Any, record: Any, __: Any) -> None:
         if record.info["made_at"] < self._silent_at:
+            _terminate(connection.driver_connection)
             raise sa_errors.DisconnectionError("it is older than one that got no answer")
+
+
+def _terminate(driver: Any) -> None:
+    """Break a connection to a server at once; that of a file has nothing to wait for."""
+    if hasattr(driver, "terminate"):
+        driver.terminate()
+
+
+def closed() -> ClientClosedError:
+    return ClientClosedError("the store was closed", hint="Make a new one")
 
 
 def _note_age(_: Any, record: Any) -> None:
     record.info["made_at"] = time.monotonic()
 
 
+def _path_of(url: sa.URL) -> Path | None:
+    name = url.database or ""
+    return None if name == ":memory:" or name.startswith("file:") else Path(name).absolute()
+
+
 def make_file(url: sa.URL) -> None:
     """Make an SQLite file that only its owner can use, if there is none. SQLite itself would follow the umask."""
-    name = url.database or ""
-    if name == ":memory:" or name.startswith("file:"):
-        return
-    # Any other problem with the path is left to SQLite, which reports it like its other errors.
-    if Path(name).parent.is_dir() and not Path(name).exists():
-        os.close(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
+    path = _path_of(url)
+    # Any problem with the path is left to SQLite, which reports it like its other errors.
+    if path is not None and path.parent.is_dir() and not path.exists():
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+@define
+class _SameFile:
+    """Notices that an SQLite file was deleted or replaced: SQLite writes on into the old one, where nobody finds it."""
+
+    path: Path
+    identity: tuple[int, int] | None = None
+
+    def watch(self, engine: sa.Engine) -> None:
+        sa.event.listen(engine, "do_connect", self.check)  # before a new connection makes an empty file
+        sa.event.listen(engine, "checkout", self.check)
+
+    def check(self, *_: Any) -> None:
+        try:
+            found = self.path.stat()
+            identity = found.st_dev, found.st_ino
+        except OSError:
+            identity = None
+        self.identity = self.identity or identity
+        if identity != self.identity:
+            raise StoreUnavailableError(
+                "the store's file was deleted, or replaced by another one",
+                hint="Nothing was written. Put the file back, or make a new store",
+            )
 
 
 def _prepare_sqlite(lock_wait_s: float, connection: Any, _: object) -> None:

@@ -66,6 +66,7 @@ from dan_async.storage.database import (  # noqa: E402 - same
     READS_ONLY,
     Database,
     bring_up_to_date,
+    closed,
     make_file,
     parse_url,
     sessions_table,
@@ -169,7 +170,7 @@ class SQLAlchemyStore(SessionStore):
             ClientClosedError: The store was closed.
         """
         if self._is_closed:
-            raise ClientClosedError("the store was closed", hint="Make a new one")
+            raise closed()
         self._loop.check()
         if self._is_open:
             return
@@ -332,7 +333,13 @@ class SQLAlchemyStore(SessionStore):
         delete = sa.delete(sessions_table).where(
             sessions_table.c.expires_at <= int(self._clock() - ended_for_s)
         )
-        return await self._writer.run(lambda connection: int(connection.execute(delete).rowcount))
+        gone: set[str] = set()  # also those of a commit whose answer was lost
+
+        def write(connection: sa.Connection) -> int:
+            gone.update(connection.execute(delete.returning(sessions_table.c.record_id)).scalars())
+            return len(gone)
+
+        return await self._writer.run(write)
 
     async def _check_clock(self) -> None:
         await self.open()
@@ -453,7 +460,7 @@ class GroupWriter:
         written or not.
         """
         if self._is_closed:
-            raise ClientClosedError("the store was closed", hint="Make a new one")
+            raise closed()
         write = _Write(work, asyncio.get_running_loop().create_future())
         self._waiting.append(write)
         if self._task is None or self._task.done():

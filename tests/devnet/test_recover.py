@@ -15,12 +15,12 @@ from attrs import evolve
 from dan_async import DanClient, EphemeralKey, GatewayNetwork, LocalWallet, NodeNetwork, Threshold
 from dan_async.config import Timeouts
 from dan_async.devnet import Devnet, NodeLimits
-from dan_async.errors import EphemeralKeyRefusedError, NodeCode, RecordConflictError
+from dan_async.errors import DeadlineExceededError, EphemeralKeyRefusedError, NodeCode, RecordConflictError
 from dan_async.protocols import node as node_1
 from dan_async.storage import FixedKeys, KeygenIntent, MemorySessionStore, StoredSession, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect_all, signed_settle
-from tests.helpers import ManualClock
+from tests.helpers import ManualClock, assert_runs_under
 from tests.stored import pending
 
 QUICK = Timeouts(total_s=3, attempt_s=1, connect_s=1)
@@ -276,6 +276,63 @@ async def test_rotating_keeps_record_and_address_and_leaves_the_old_key_to_be_re
         await dan.revoke_stored_session(record.record_id, wallet=owner)
         with pytest.raises(RecordConflictError, match="is revoked, not active or expired"):
             await dan.rotate_stored_session(record.record_id, wallet=owner)
+
+
+class StallingStore(MemorySessionStore):
+    """One whose method gives no answer from its n-th call on."""
+
+    stalls: tuple[str, int] = ("", 0)
+
+    async def get(self, record_id: Any) -> StoredSession | None:
+        await self._wait("get")
+        return await super().get(record_id)
+
+    async def replace(self, record: StoredSession, *, expected: Any) -> None:
+        await self._wait("replace")
+        await super().replace(record, expected=expected)
+
+    async def delete(self, record_id: Any, *, expected: Any = None) -> bool:
+        await self._wait("delete")
+        return await super().delete(record_id, expected=expected)
+
+    async def _wait(self, method: str) -> None:
+        name, times = self.stalls
+        if method == name:
+            self.stalls = name, times - 1
+            if times <= 1:
+                await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("job", "stalls", "note"),
+    [
+        ("revoke", ("get", 1), ""),
+        ("revoke", ("get", 2), "revoked the ephemeral key"),
+        ("revoke", ("replace", 1), "revoked the ephemeral key"),
+        ("rotate", ("get", 1), ""),
+        ("rotate", ("replace", 1), "The old one works"),
+        ("cancel", ("delete", 1), ""),
+    ],
+)
+async def test_a_store_that_does_not_answer_counts_against_the_timeout(
+    devnet: Devnet, job: str, stalls: tuple[str, int], note: str
+) -> None:
+    """Whatever the call is about; what the nodes have done already is said."""
+    store, owner = StallingStore(), LocalWallet(KEY)
+    async with client(devnet, store, timeouts=Timeouts(total_s=2)) as dan:
+        await dan.generate_session_key(wallet=owner, chain_id=1)
+        (record,) = [record async for record in store.find()]
+        begun = await dan.begin_session_key(owner=owner.address, chain_id=1)
+        calls = {
+            "revoke": lambda: dan.revoke_stored_session(record.record_id, wallet=owner),
+            "rotate": lambda: dan.rotate_stored_session(record.record_id, wallet=owner),
+            "cancel": lambda: dan.cancel_session_key(begun.id),
+        }
+        store.stalls = stalls
+        async with assert_runs_under(3):
+            with pytest.raises(DeadlineExceededError) as caught:
+                await calls[job]()
+    assert note in "".join(getattr(caught.value, "__notes__", []))
 
 
 async def test_one_record_is_recovered_alone(devnet: Devnet) -> None:

@@ -17,7 +17,7 @@ from dan_async.jobs.recover import make_once, recover, settle
 from dan_async.network import KeygenReport, KeygenSettlement
 from dan_async.storage import MemorySessionStore, StoredSession
 from dan_async.types import MpcKeyId
-from tests.helpers import ManualClock
+from tests.helpers import ManualClock, assert_runs_under
 from tests.stored import NOW, active, pending, session
 
 
@@ -30,6 +30,18 @@ class Network:
     async def settle_keygen(self, question: Any, *, deadline: Any) -> KeygenSettlement:
         await self._meanwhile()
         return KeygenSettlement(report=None, is_certain=True)
+
+
+async def test_it_ends_in_time_however_many_records_there_are() -> None:
+    """The nodes are silent; what was not looked at is not passed over in silence."""
+    store = MemorySessionStore()
+    for _ in range(80):
+        await store.save(pending())
+    keeper = SessionKeeper(store, ManualClock())
+    async with assert_runs_under(2):
+        report = await recover(Network(asyncio.Event().wait), keeper, min_age_s=0, timeout_s=1, record_s=0.3)
+    assert 16 <= len(report.of("undecided")) == len(report.records) < 80
+    assert sum("those after it" in record.problem for record in report.records) == 1
 
 
 @pytest.mark.parametrize("others", ["found it", "dropped it", "called it failed", "let it expire"])

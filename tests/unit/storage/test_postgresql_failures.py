@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from dan_async.errors import StoreConnectionError, StoreLockedError
+from dan_async.errors import ClientClosedError, StoreConnectionError, StoreLockedError
 from dan_async.storage import FixedKeys
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
+from tests.helpers import assert_runs_under
 from tests.postgresql import FaultProxy
 from tests.stored import active, pending, session
 from tests.unit.storage.conftest import KEY
@@ -50,6 +51,15 @@ async def test_a_commit_whose_answer_is_lost_is_not_repeated(proxy: FaultProxy) 
         assert [await store.get(record.record_id) for record in new] == new
 
 
+async def test_a_purge_whose_answer_is_lost_still_counts(proxy: FaultProxy) -> None:
+    """The second try finds nothing more to delete."""
+    async with store_over(proxy) as store:
+        await asyncio.gather(*(store.save(active(at=1)) for _ in range(3)))
+        proxy.lose_answer_to(b"COMMIT")
+        assert await store.purge_expired() == 3
+        assert proxy.lost == 1
+
+
 async def test_two_lost_answers_say_that_it_may_be_written(proxy: FaultProxy) -> None:
     """What is in the store can be read back afterwards."""
     record = active()
@@ -78,6 +88,51 @@ async def test_a_silent_connection_is_left(proxy: FaultProxy) -> None:
         start = time.monotonic()
         await asyncio.gather(*(store.get(record.record_id) for _ in range(3)), store.save(active()))
         assert time.monotonic() - start < 6
+
+
+async def test_a_connection_that_falls_silent_as_it_is_given_back_is_cut(proxy: FaultProxy) -> None:
+    """Reading ends with a ROLLBACK: its answer is waited for within the limits, and by nobody who closes the store."""
+    patient = store_over(proxy, answer_wait_s=60)
+    await patient.open()
+    async with store_over(proxy) as store:
+        await store.open()
+        proxy.fall_silent_at(b"ROLLBACK")
+        async with assert_runs_under(6):
+            with pytest.raises(StoreConnectionError):
+                await store.get(active().record_id)
+    reading = asyncio.create_task(patient.get(active().record_id))
+    await asyncio.sleep(0.1)
+    async with assert_runs_under(3):
+        await patient.aclose()
+        with pytest.raises((StoreConnectionError, ClientClosedError)):
+            await reading
+
+
+async def test_a_call_that_was_cut_off_makes_older_connections_suspect(proxy: FaultProxy) -> None:
+    """Callers whose time is shorter than the store's do not meet each silent connection in turn."""
+    async with store_over(proxy, answer_wait_s=60) as store:
+        await store.save(record := active())
+        await asyncio.gather(*(store.get(record.record_id) for _ in range(5)))
+        proxy.silence()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await store.get(record.record_id)
+        await asyncio.sleep(0.6)
+        async with assert_runs_under(2):
+            assert await store.get(record.record_id) == record
+
+
+async def test_closing_ends_those_who_wait_for_the_store_to_open(proxy: FaultProxy) -> None:
+    """With an error of ours, not with a cancellation that nobody asked for; and nobody goes on to connect."""
+    proxy.fall_silent_at(b"")
+    store = store_over(proxy, answer_wait_s=60)
+    waiting = [asyncio.create_task(store.get(active().record_id)) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    async with assert_runs_under(3):
+        await store.aclose()
+        for result in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(result, ClientClosedError)
+    assert proxy.accepted == 1
 
 
 async def test_closing_does_not_wait_for_the_silent(proxy: FaultProxy) -> None:

@@ -146,6 +146,26 @@ async def test_a_lock_that_is_let_go_is_waited_for(open_store: OpenStore, tmp_pa
     assert await store.get(record.record_id) == record
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_a_file_that_is_gone_keeps_nothing_and_says_so(
+    open_store: OpenStore, tmp_path: Path, is_replaced: bool
+) -> None:
+    """SQLite itself goes on writing into a file that has no name any more."""
+    store, file = open_store(), tmp_path / "keys.db"
+    await store.save(record := active())
+    await asyncio.gather(*(store.get(record.record_id) for _ in range(3)))
+    kept = file.rename(tmp_path / "kept.db")
+    if is_replaced:
+        file.touch(0o600)
+    for _ in range(5):
+        with pytest.raises(StoreUnavailableError, match="deleted, or replaced"):
+            await store.save(active())
+    assert file.exists() == is_replaced
+    kept.rename(file)
+    await store.save(active())
+    assert await store.get(record.record_id) == record
+
+
 @pytest.mark.long
 async def test_corrupted_pages_are_clear_errors(open_store: OpenStore, tmp_path: Path) -> None:
     """Whichever page is overwritten, reading gives whole records and errors of ours, never garbage."""
