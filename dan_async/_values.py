@@ -162,7 +162,7 @@ def setting(field: str, value: T | None, kind: type[T]) -> T:
 
 def check_algorithm(field: str, value: object) -> str:
     """Check the name of a signature algorithm."""
-    if value not in _ALGORITHMS:
+    if not isinstance(value, str) or value not in _ALGORITHMS:
         raise InvalidFieldError(field, "must be 'secp256k1' or 'ed25519'")
     return str(value)
 
@@ -170,7 +170,7 @@ def check_algorithm(field: str, value: object) -> str:
 def member_of(kind: type[E], name: str, value: object, *, hint: str = "") -> E:
     """Return the member of an enumeration that a value names; the error lists those there are."""
     try:
-        return kind(value)  # type: ignore[arg-type]  # an enumeration refuses all but its values
+        return kind(value if isinstance(value, str) else "")
     except ValueError:
         raise InvalidFieldError(name, f"must be one of {', '.join(kind)}", hint=hint) from None
 

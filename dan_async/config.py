@@ -94,7 +94,7 @@ class Threshold:
         Raises:
             InvalidFieldError: It is not in that range.
         """
-        return cls(parties // 2 + 1 if type(parties) is int else 2, parties)
+        return cls(parties // 2 + 1 if isinstance(parties, int) else 2, parties)
 
     @classmethod
     def of_pool(cls, nodes: int) -> Threshold:
@@ -117,7 +117,7 @@ class Threshold:
         n = self.n if n is None else n
         if t is not None:
             return Threshold(t, n)
-        return self if n == self.n else Threshold.majority(n)
+        return self if isinstance(n, int) and n == self.n else Threshold.majority(n)
 
 
 #: DAN's usual threshold, for a gateway, which does not say how many nodes it has.
@@ -150,6 +150,8 @@ def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
+        if host and host.isascii():
+            host.encode("idna")  # as the resolver does: no label is empty or longer than 63 characters
     except ValueError:
         raise InvalidFieldError(name, "is not a valid URL") from None
     if parts.scheme not in schemes or not host:

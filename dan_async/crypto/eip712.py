@@ -174,7 +174,7 @@ def _freeze_types(types: object) -> _Types:
     try:
         frozen = tuple([(name, tuple(map(_NAME_AND_TYPE, members))) for name, members in types.items()])
         hash(frozen)
-    except (TypeError, KeyError, IndexError):
+    except (TypeError, ValueError, KeyError, IndexError):
         raise InvalidFieldError("types", "must be lists of objects with name and type, by name") from None
     return frozen
 

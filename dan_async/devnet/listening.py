@@ -39,7 +39,7 @@ _TURNS = 5
 def check_loopback(host: str) -> str:
     """Check that a host is a loopback address, which is where a devnet belongs."""
     try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        is_loopback = host == "localhost" or ipaddress.ip_address(check_text("host", host)).is_loopback
     except ValueError:
         is_loopback = False
     if not is_loopback:

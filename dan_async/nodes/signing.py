@@ -29,7 +29,7 @@ from dan_async.errors import (
     failure_kind,
 )
 from dan_async.network import SigningOptions, SigningOrder
-from dan_async.nodes.health import Lateness, NetworkClock
+from dan_async.nodes.health import Lateness, NetworkClock, rank
 from dan_async.nodes.node import Node, Request
 from dan_async.nodes.signature_shares import (
     ExpectedShares,
@@ -63,8 +63,12 @@ PresignRequest: TypeAlias = Request[PresignatureOffer]
 #: may differ.
 _PRESIGN_S = 120
 
-#: Seconds for a presignature that nobody waits for.
+#: Seconds for a presignature that nobody waits for; and for which each signer keeps it at least, if others do.
 _REFILL_S = 15.0
+_LEAST_LIFE_S = 5.0
+
+#: A signer is slow if it takes so many times as long by itself as the slowest of the t quickest, and so many seconds.
+_SLOW_TIMES, _SLOW_S = 1.25, 0.01
 
 #: Sessions whose stock is remembered at the same time, sessions that are slowed down, and keys whose nodes without a share
 #: are remembered.
@@ -199,21 +203,35 @@ class NodeSigner:
 
     def _refill(self, job: _SigningJob) -> None:
         while job.winner is not None and self.stock.order(job.session):
+            run = Run(self._next_signers(job.order, job.winner.signers), self.lateness)
             # Signed now: the ephemeral key is wiped when the job ends.
-            request = job.presign_request(job.winner.operators)
-            run = Run(job.winner.signers, self.lateness)
-            task = asyncio.create_task(self._make_ahead(job.session, run, request), name="dan-presign-ahead")
+            making = self._make_ahead(job, run, job.presign_request(run.operators))
+            task = asyncio.create_task(making, name="dan-presign-ahead")
             self._refills.add(task)
             task.add_done_callback(self._refills.discard)
 
-    async def _make_ahead(self, session: Hashable, run: Run, request: PresignRequest) -> None:
+    def _next_signers(self, order: SigningOrder, signers: tuple[Node, ...]) -> tuple[Node, ...]:
+        """Return the same signers, or the quickest if one of these is slow: made ahead with it, all would stay slow."""
+        holders = rank(self._holders(order.key_id))
+        quick = [node for node in holders if self._may_sign((node.operator,))][: order.t]
+        seconds = [node.health.latency_s or 0.0 for node in signers]
+        usual_s = max([node.health.latency_s or min(seconds) for node in quick], default=0.0)
+        if len(quick) < order.t or max(seconds) <= _SLOW_TIMES * usual_s + _SLOW_S:
+            return signers
+        return tuple(sorted(quick, key=lambda node: node.operator.lower()))
+
+    async def _make_ahead(self, job: _SigningJob, run: Run, request: PresignRequest) -> None:
         made: StockedPresignature | None = None
         asked = time.monotonic()
         try:
             async with asyncio.timeout(_REFILL_S):
                 (offers,) = await self.presign(run, [request], Deadline(_REFILL_S))
-            left_s = min([offer.expires_at for offer in offers.values()]) - self._clock.now(len(run.signers))
-            ends = asked + min(self._options.stock_s, left_s - 1.0)
+            now = self._clock.now(len(run.signers))
+            left_s = {operator: offer.expires_at - now for operator, offer in offers.items()}
+            hasty = {frozenset((operator,)) for operator, left in left_s.items() if left < _LEAST_LIFE_S}
+            if len(hasty) < len(left_s):  # else it is the ephemeral key that ends
+                run.suspect(hasty)
+            ends = asked + min(self._options.stock_s, min(left_s.values()) - 1.0)
             made = StockedPresignature(offers=offers, signers=run.operators, ends=ends)
         except SetFailedError as failure:
             run.suspect(failure.conflicts, failure.reasonless)
@@ -221,7 +239,7 @@ class NodeSigner:
             # The next signature makes its own, and reports the failure.
             run.suspect([frozenset(run.operators)])
         finally:
-            self.stock.arrived(session, made)
+            self.stock.arrived(job.session, made)
 
     # --- shares -------------------------------------------------------------------------------------------------------
 

@@ -279,11 +279,19 @@ def permissions_text(value: str | Mapping[str, Any] | Sequence[Any] | None) -> s
         return text
     if not isinstance(value, Mapping | Sequence) or isinstance(value, bytes | bytearray):
         raise InvalidFieldError("permissions", f"must be JSON text or an object, not {type(value).__name__}")
+    if _is_nested(value, _MAX_DEPTH):
+        raise InvalidFieldError("permissions", f"must not be nested more than {_MAX_DEPTH} levels deep")
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise InvalidFieldError("permissions", "holds something that JSON cannot carry") from None
     return check_text("permissions", text, most=MAX_PERMISSIONS_LENGTH)
+
+
+def _is_nested(value: object, most: int) -> bool:
+    """Whether it is nested deeper: with the recursion limit that some libraries set, the JSON encoder would crash."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return most < 0 or any(_is_nested(each, most - 1) for each in inner)
 
 
 def _refuse_constant(name: str) -> Any:

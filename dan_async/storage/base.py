@@ -56,7 +56,7 @@ _MOST_GRANT = 2**21
 
 
 def check_state(name: str, value: object) -> SessionState:
-    if value not in STATES:
+    if not isinstance(value, str) or value not in STATES:
         raise InvalidFieldError(name, f"must be one of {', '.join(STATES)}")
     return value
 

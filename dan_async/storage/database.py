@@ -18,6 +18,7 @@ import sqlalchemy.exc as sa_errors
 from attrs import define
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from dan_async._values import check_instance
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
     ClientClosedError,
@@ -47,7 +48,7 @@ def parse_url(text: str) -> sa.URL:
     """Read a database URL and name its driver. It may hold a password, so no error repeats it."""
     hint = "For example sqlite:///keys.db or postgresql://user@host/database"
     try:
-        url = sa.make_url(text)
+        url = sa.make_url(check_instance("url", text, str))
     except (sa.exc.ArgumentError, ValueError, TypeError):
         raise InvalidFieldError("url", "is not the URL of a database", hint=hint) from None
     driver = _DRIVERS.get(url.drivername)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from enum import IntEnum
 from typing import Any
 
 import pytest
@@ -37,6 +38,16 @@ def test_bad_threshold_texts(text: str) -> None:
     """Only T-of-N is read."""
     with pytest.raises(InvalidFieldError, match=r"threshold|parties_number"):
         Threshold.parse(text)
+
+
+class _Size(IntEnum):
+    SEVEN = 7
+
+
+def test_a_number_of_an_enumeration_is_a_number() -> None:
+    """It was taken for none, and got the smallest threshold there is."""
+    assert Threshold.majority(_Size.SEVEN) == Threshold(4, 7)
+    assert Threshold(3, 5).changed(None, _Size.SEVEN) == Threshold(4, 7)
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,11 @@ def test_a_raised_recursion_limit_is_no_way_in(row: str) -> None:
             decode_reply('{"jsonrpc":"2.0","id":1,"result":' + row)
         with pytest.raises(InvalidFieldError, match="nested more than"):
             permissions_text(row[:60_000])
+        deep: list[Any] = []
+        for _ in range(100_000):
+            deep = [deep]
+        with pytest.raises(InvalidFieldError, match="nested more than"):
+            permissions_text(deep)
     finally:
         sys.setrecursionlimit(limit)
 

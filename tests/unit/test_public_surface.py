@@ -101,6 +101,13 @@ OPERATION = UserOperationV06(
 )
 
 
+class _Unprintable:
+    """Stands for a list in a list in a list …: to print it can crash the interpreter."""
+
+    def __repr__(self) -> str:
+        raise AssertionError("it was printed")
+
+
 AWKWARD: dict[str, Any] = {
     "None": None,
     "True": True,
@@ -142,6 +149,10 @@ AWKWARD: dict[str, Any] = {
     "object": object(),
     "function": lambda *_, **__: None,
     "range": range(3),
+    "what must not be printed": _Unprintable(),
+    "signalling NaN": Decimal("sNaN"),
+    "writable view": memoryview(bytearray(4)),
+    "URL without a label": "https://a..b/",
     "exception": ValueError("x"),
 }
 
@@ -598,7 +609,7 @@ async def test_one_awkward_value_at_a_time(name: str) -> None:
 
 
 #: Hypothesis itself could not print these.
-_UNPRINTABLE = {"too long to print", "negative, too long to print"}
+_UNPRINTABLE = {"too long to print", "negative, too long to print", "what must not be printed"}
 
 _ANYTHING = st.recursive(
     st.sampled_from([value for label, value in AWKWARD.items() if label not in _UNPRINTABLE])

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 import attrs
 from attrs import evolve, field, frozen
 
-from dan_async._values import check_int, check_seconds, in_seconds, optional, required
+from dan_async._values import check_int, check_number, check_seconds, in_seconds, optional, required
 from dan_async.config import MAX_PARTIES
 from dan_async.crypto.curve import ORDER, add, base_multiply, decode, encode
 from dan_async.crypto.signature import sign_digest, signing_key
@@ -145,11 +145,6 @@ def _check_methods(_: object, attribute: Any, value: object) -> None:
 def _to_methods(value: Any) -> Any:
     # A text would silently become a tuple of letters.
     return value if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
-
-
-def _check_not_negative(_: object, attribute: Any, value: object) -> None:
-    if isinstance(value, bool) or value != 0:
-        check_seconds(attribute.name, value)
 
 
 # --- what all faults have in common -----------------------------------------------------------------------------------
@@ -313,7 +308,10 @@ class Delay(Fault):
         metadata=spelt("seconds", "seconds", missing="must say for how long", spread="jitter"),
     )
     jitter_s: float = field(
-        default=0.0, converter=in_seconds, validator=_check_not_negative, metadata=spelt("jitter", "seconds")
+        default=0.0,
+        converter=in_seconds,
+        validator=required(check_number),
+        metadata=spelt("jitter", "seconds"),
     )
 
     def __attrs_post_init__(self) -> None:

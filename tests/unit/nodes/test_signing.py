@@ -131,6 +131,45 @@ async def test_what_was_made_ahead_is_not_used_after_its_time():
         assert len(net.called("dan_presign")) >= 2
 
 
+async def test_a_signer_that_is_slow_by_itself_does_not_stay_in():
+    """Although it always signs: with what is made ahead by the same signers, each signature would wait for it."""
+    net = SigningNetwork(2, 4)
+    async with client(net) as dan:
+        session = net.session()
+        await dan.sign_message("hello", session)
+        await made_ahead(dan)
+        slow = net.called("dan_sign")[0]
+        health = next(node.health for node in dan.network.pool.nodes if node.operator == slow)
+        for _ in range(3):
+            health.latency_s = 1.0
+            await dan.sign_message("hello", session)
+            await made_ahead(dan)
+            net.calls.clear()
+        await dan.sign_message("hello", session)
+        assert len(net.called("dan_sign")) == 2
+        assert slow not in net.called("dan_sign")
+        assert not dan.network.signing_stock.wasted
+
+
+async def test_a_signer_whose_presignatures_end_at_once_does_not_stay_in():
+    """What was made ahead with it is never there when it is needed; the others keep theirs."""
+    net = SigningNetwork(2, 3)
+
+    async def hasty(method, params):
+        if method == "dan_presign":
+            return net.presign(net.identities[0], params) | {"expiresAt": int(net.now) + 1}
+        return None
+
+    net.misbehaviour[net.identities[0].operator] = hasty
+    async with client(net) as dan:
+        for _ in range(4):
+            net.calls.clear()
+            await dan.sign_message("hello", net.session())
+            await made_ahead(dan)
+        assert dan.network.signing_stock.used >= 2
+    assert net.identities[0].operator not in net.called("dan_sign")
+
+
 async def test_presignatures_that_the_nodes_forgot_are_replaced():
     """After a restart they know none of them."""
     net = SigningNetwork(2, 2)
