@@ -348,9 +348,8 @@ class DanClient:
         if timeout is not None:
             await self._open()
             make_request()  # of several wrong values the first of the parameters is named
-        network, deadline = await self._begin(
-            timeout
-        )  # the work of many calls at once is spread from here on
+        # The work of many calls at once is spread from here on.
+        network, deadline = await self._begin(timeout)
         return await self._generate(network, make_request(), deadline)
 
     def _generate(

@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, cast, get_args
@@ -281,10 +281,8 @@ class _Batch:
         count = _BatchCount(total=self.source.count())
         stopped_by: Stopped | None = None
         try:
-            with log_lines(held_back=True), _shown(count) as display:
-                run_until_signal(
-                    self._look(count, display) if self.is_dry_run else self._make(count, display)
-                )
+            with log_lines(held_back=True), _shown(count) as show:
+                run_until_signal(self._look(count, show) if self.is_dry_run else self._make(count, show))
         except Stopped as stop:
             stopped_by = stop
         except StoreError:
@@ -303,7 +301,7 @@ class _Batch:
         else:
             result(count.summary(is_dry_run=self.is_dry_run))
 
-    async def _make(self, count: _BatchCount, display: _Shown) -> None:
+    async def _make(self, count: _BatchCount, show: Callable[[], None]) -> None:
         assert self.store is not None
         under_way: dict[str, BatchRow] = {}
         rows = in_a_thread(self.source.rows)
@@ -318,14 +316,14 @@ class _Batch:
             store = await stack.enter_async_context(self.store())
             await stack.enter_async_context(self.wallets)
             dan = await stack.enter_async_context(self.network.client(self.timeouts, store))
-            usable = self._usable(first, rows, count, display)
+            usable = self._usable(first, rows, count, show)
             run = dan.generate_session_keys(
                 self._requests(usable, under_way), resume=True, **self.options, **self.common
             )
             await stack.enter_async_context(run)
             async for item in run:
                 count.add(item, under_way.pop(item.request["reference"]))
-                display.update()
+                show()
 
     async def _requests(
         self, rows: AsyncIterator[BatchRow], under_way: dict[str, BatchRow]
@@ -335,7 +333,11 @@ class _Batch:
             yield {**row.parameters, "wallet": self.wallets.of(row), "reference": row.reference}
 
     async def _usable(
-        self, first: BatchRow | None, rest: AsyncIterator[BatchRow], count: _BatchCount, display: _Shown
+        self,
+        first: BatchRow | None,
+        rest: AsyncIterator[BatchRow],
+        count: _BatchCount,
+        show: Callable[[], None],
     ) -> AsyncIterator[BatchRow]:
         row = first
         while row is not None:
@@ -344,17 +346,17 @@ class _Batch:
                 problem = problem or "the row has no chainId, and --chain-id is not given"
             if problem:
                 count.add_failure(row, "InvalidRow", problem)
-                display.update()
+                show()
             else:
                 yield row
             row = await anext(rest, None)
 
-    async def _look(self, count: _BatchCount, display: _Shown) -> None:
+    async def _look(self, count: _BatchCount, show: Callable[[], None]) -> None:
         """Count the outcomes that a run would have; nothing is sent or stored."""
         async with AsyncExitStack() as stack:
             rows = await stack.enter_async_context(aclosing(in_a_thread(self.source.rows)))
             store = None if self.store is None else await stack.enter_async_context(self.store())
-            async for row in self._usable(await anext(rows, None), rows, count, display):
+            async for row in self._usable(await anext(rows, None), rows, count, show):
                 state = await _state_of(store, row)
                 if state in {"active", "revoked", "expired"}:
                     count.ends["kept"] += 1
@@ -364,7 +366,7 @@ class _Batch:
                     count.add_failure(row, "SessionFailedError", "it failed before")
                 else:
                     count.ends["to be made"] += 1
-                display.update()
+                show()
 
 
 async def _state_of(store: SessionStore | None, row: BatchRow) -> str | None:
@@ -459,38 +461,32 @@ class _BatchCount:
         }
 
 
-class _Shown:
-    """A count as a bar on a terminal, or as a line every few seconds elsewhere."""
-
-    def __init__(self, count: _BatchCount, bar: Progress | None) -> None:
-        self._count = count
-        self._bar = bar
-        self._task = None if bar is None else bar.add_task("rows", total=count.total)
-        self._next_line = time.monotonic() + _LINE_EVERY_S
-
-    def update(self) -> None:
-        count = self._count
-        if self._bar is not None and self._task is not None:
-            text = f"{count.rate:.1f}/s, {count.ends['failed']} failed"
-            self._bar.update(self._task, completed=count.done, description=text)
-        elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _LINE_EVERY_S
-            note(count.line())
-
-
 @contextmanager
-def _shown(count: _BatchCount) -> Iterator[_Shown]:
-    """Show a count on standard error while the body runs."""
+def _shown(count: _BatchCount) -> Iterator[Callable[[], None]]:
+    """Yield what shows a count on standard error: a bar on a terminal, or a line every few seconds elsewhere."""
     screen = console(stderr=True)
     if not screen.is_terminal or screen.is_dumb_terminal:
-        yield _Shown(count, None)
+        next_line = time.monotonic() + _LINE_EVERY_S
+
+        def show_line() -> None:
+            nonlocal next_line
+            if time.monotonic() >= next_line:
+                next_line = time.monotonic() + _LINE_EVERY_S
+                note(count.line())
+
+        yield show_line
         note(count.line())
         return
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=screen) as bar:
-        display = _Shown(count, bar)
-        yield display
-        display.update()
+        task = bar.add_task("rows", total=count.total)
+
+        def show_bar() -> None:
+            text = f"{count.rate:.1f}/s, {count.ends['failed']} failed"
+            bar.update(task, completed=count.done, description=text)
+
+        yield show_bar
+        show_bar()
 
 
 # --- the rows ---------------------------------------------------------------------------------------------------------

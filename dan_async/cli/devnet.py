@@ -68,9 +68,7 @@ def devnet(
 
     SIGINT and SIGTERM stop it cleanly, with exit code 0.
     """
-    agreed, storage = network.choose(), network.storage
-    if storage is not None and storage.exists() and not storage.is_dir():
-        raise ConfigurationError(f"--storage: {mask_keys(str(storage))} is not a folder")
+    agreed = network.choose()
     faults = _read_faults(fault or (), agreed.n)
     from dan_async.devnet.cluster import Devnet
     from dan_async.devnet.listening import check_origins
@@ -80,7 +78,7 @@ def devnet(
         agreed.t,
         agreed.n,
         processes=processes,
-        storage=storage,
+        storage=network.storage,
         port=network.port,
         faults=faults,
         allow_origins=origins,

@@ -602,7 +602,9 @@ class DevnetOptions:
     )
 
     def choose(self) -> Threshold:
-        """Check how many nodes there are, and how many of them must sign."""
+        """Check them; return how many nodes there are, and how many of them must sign."""
+        if self.storage is not None and self.storage.exists() and not self.storage.is_dir():
+            raise ConfigurationError(f"--storage: {mask_keys(str(self.storage))} is not a folder")
         return check_threshold(self.threshold, self.nodes, parties_option="--nodes")
 
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from coincurve import PrivateKey, PublicKey
 
-from dan_async._values import check_instance, from_hex
+from dan_async._values import from_hex
 from dan_async.crypto.address import point_to_address
 from dan_async.crypto.curve import HALF_ORDER, ORDER
 from dan_async.crypto.hashes import DIGEST_BYTES, keccak256
@@ -99,7 +99,9 @@ def parse_signature(value: str | bytes, *, field: str = "signature") -> bytes:
     """
     if isinstance(value, str):
         value = from_hex(value, field=field)
-    if len(check_instance(field, value, bytes, "bytes or hex text")) != _SIGNATURE_LENGTH:
+    elif not isinstance(value, bytes):
+        raise InvalidFieldError(field, f"must be bytes or hex text, not {type(value).__name__}")
+    if len(value) != _SIGNATURE_LENGTH:
         raise InvalidFieldError(field, f"must hold 65 bytes (r, s, v), not {len(value)}")
     recovery_id = _RECOVERY_IDS.get(value[64])
     if recovery_id is None:

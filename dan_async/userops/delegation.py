@@ -56,8 +56,8 @@ class TransactionWallet(AuthorisationWallet, Protocol):
 
 
 def delegation_code(implementation: Address) -> bytes:
-    """Return the code of an EOA that is delegated to a contract."""
-    return DELEGATION_PREFIX + bytes.fromhex(implementation[2:])
+    """Return the code of an EOA that is delegated to a contract; nothing for ``NO_CODE``."""
+    return b"" if implementation == NO_CODE else DELEGATION_PREFIX + bytes.fromhex(implementation[2:])
 
 
 async def sign_authorisation(
@@ -117,11 +117,9 @@ async def prepare_set_code(
         )
     nonce = await chain.count_transactions(owner, deadline=deadline)
     price = await chain.gas_price(deadline=deadline)
-    code = b"" if implementation == NO_CODE else delegation_code(implementation)
     call = {"from": owner, "to": owner, "data": to_hex(data)}
-    answer = await chain.service.call(
-        "eth_estimateGas", [call, "latest", {owner: {"code": to_hex(code)}}], deadline=deadline
-    )
+    overrides = {owner: {"code": to_hex(delegation_code(implementation))}}
+    answer = await chain.service.call("eth_estimateGas", [call, "latest", overrides], deadline=deadline)
     gas = chain.service.gas(answer, "eth_estimateGas", "result") + _AUTHORISATION_GAS
     check_cost("the delegation", gas * price.max_fee_per_gas, cost_limit)
     # The sender's nonce counts up before authorisations are looked at: this one is good in this transaction only.
@@ -176,8 +174,7 @@ async def send_set_code(chain: Chain, transaction: SetCodeTransaction, *, deadli
             receipt=found,
         )
     implementation = transaction.authorisations[0].address
-    code = await chain.code(transaction.to, deadline=deadline)
-    if code != (b"" if implementation == NO_CODE else delegation_code(implementation)):
+    if await chain.code(transaction.to, deadline=deadline) != delegation_code(implementation):
         raise ProtocolError(
             f"the transaction {own} is on the chain, and the EOA does not run the code of {implementation}",
             hint="Check that the chain has EIP-7702 (Prague), and that nobody else delegates this EOA",

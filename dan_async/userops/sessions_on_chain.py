@@ -75,7 +75,7 @@ from dan_async.userops.session_policies import (
 )
 from dan_async.userops.session_policies import dan_message as published_message
 from dan_async.userops.sign_user_operation import MessageSigner, SessionSigner
-from dan_async.userops.smart_account import SmartAccountClient
+from dan_async.userops.smart_account import SmartAccountClient, read_calls
 
 _log = logging.getLogger(__name__)
 
@@ -536,9 +536,7 @@ class SessionOnChain:
             ConfigurationError: The router is not a module of the account.
             DanError: As for ``send_transaction``.
         """
-        found = check_list("calls", calls)
-        if not found or not all(isinstance(call, Call) for call in found):
-            raise InvalidFieldError("calls", "must be one Call or several")
+        found = read_calls(calls)
         if len(found) > 1 and not await self._tree.is_enabled(self._tree.contracts.router):
             raise ConfigurationError(
                 "the batched session router is not a module of the account",
@@ -603,8 +601,7 @@ class SessionOnChain:
             PermissionDeniedError: They would be refused; *rule* says by what.
             RecordConflictError: The tree on chain has leaves that the store does not know.
         """
-        found = (calls,) if isinstance(calls, Call) else check_list("calls", calls)
-        self._form(found, await self._tree.current())
+        self._form(read_calls(calls), await self._tree.current())
 
     def _form(self, calls: Sequence[Call], tree: _Tree) -> _SessionForm:
         """Choose a leaf for each call. If none allows one, the objection is that of the policy which came closest."""

@@ -14,6 +14,7 @@ from dan_async._values import (
     chain_in_url,
     check_instance,
     check_int,
+    check_list,
     check_seconds,
     check_text,
     from_hex,
@@ -225,7 +226,7 @@ class SmartAccountClient:
         """
         deadline = self._deadline(timeout)
         form, left = kind or self.kind, list[Hex]()
-        call_data = form.encode_calls(_calls(calls))
+        call_data = form.encode_calls(read_calls(calls))
         bundler = self._bundler
         if authorisation is not None:
             check_instance("authorisation", authorisation, Authorisation)
@@ -305,7 +306,7 @@ class SmartAccountClient:
         async with deadline.enforced("preparing a user operation"):
             await self._check_chain(deadline)
             deploy = not await self._look_deployed(deadline)
-            call_data = self.kind.encode_calls(_calls(calls))
+            call_data = self.kind.encode_calls(read_calls(calls))
             return await self._prepare(
                 call_data, nonce, deadline, deploy=deploy, kind=self.kind, bundler=self._bundler
             )
@@ -689,8 +690,9 @@ class SmartAccountClient:
         await self.aclose()
 
 
-def _calls(calls: Call | Iterable[Call]) -> Sequence[Call]:
-    found = (calls,) if isinstance(calls, Call) else tuple(calls)
+def read_calls(calls: Call | Iterable[Call]) -> tuple[Call, ...]:
+    """Return one call or several as a tuple."""
+    found = (calls,) if isinstance(calls, Call) else check_list("calls", calls)
     if not found or not all(isinstance(call, Call) for call in found):
         raise InvalidFieldError("calls", "must be a Call, or several")
     return found
