@@ -75,6 +75,8 @@ def encode_call_of_any_types(signature: str, arguments: Sequence[Any]) -> bytes:
     """Return the call data of a call of the user's own: eth-abi encodes it, which knows every type."""
     eth_abi: Any = require_extra("eth_abi", extra="eth-account", purpose="Encoding a call")
     grammar: Any = importlib.import_module("eth_abi.grammar")
+    from eth_utils.abi import function_signature_to_4byte_selector  # eth-abi has loaded it by now
+
     function_selector(signature)  # checks it
     full = grammar.normalize(signature)  # uint is short for uint256: the selector is that of the whole name
     whole = full[full.index("(") :]
@@ -89,7 +91,7 @@ def encode_call_of_any_types(signature: str, arguments: Sequence[Any]) -> bytes:
     for place, (kind, argument) in enumerate(zip(types, arguments, strict=True), start=1):
         if not eth_abi.is_encodable(kind, argument):
             raise InvalidFieldError("arguments", f"must fit {full}: number {place} is not a valid {kind}")
-    return function_selector(full) + bytes(eth_abi.encode(types, arguments))
+    return function_signature_to_4byte_selector(full) + bytes(eth_abi.encode(types, arguments))
 
 
 def encode_arguments(types: str, values: Sequence[Any]) -> bytes:
