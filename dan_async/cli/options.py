@@ -626,8 +626,8 @@ StorageOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Keep identities, shares and the chain's state in this folder, so that a later run still has them; in memory "
-        "by default.",
+        help="Keep identities and shares, and with dev the chain's state, in this folder, so that a later run still has "
+        "them; in memory by default.",
     ),
 ]
 
@@ -636,8 +636,8 @@ PortOption: TypeAlias = Annotated[
     typer.Option(
         parser=whole_number(1, 65_535 - MAX_PARTIES - 2),
         metavar="PORT",
-        help="The gateway's port; the nodes' follow, then those of Anvil and Alto. Free ones by default, or with "
-        "--storage those of the previous run.",
+        help="The gateway's port; the nodes' follow, and with dev those of Anvil and Alto. Free ones by default; with "
+        "--storage gateway and nodes keep those of the previous run.",
     ),
 ]
 
