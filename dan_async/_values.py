@@ -38,10 +38,9 @@ def from_hex(text: object, *, field: str, length: int | None = None, prefix: boo
     except ValueError:
         data = None
     if data is None or 2 * len(data) != len(digits):  # fromhex() passes over white space
-        is_hex = all(digit in string.hexdigits for digit in digits)
-        raise InvalidFieldError(
-            field, "must be an even number of hex digits" if is_hex else "must be hex digits"
-        )
+        is_odd = length is None and all(digit in string.hexdigits for digit in digits)
+        count = "an even number of " if is_odd else "" if length is None else f"{2 * length} "
+        raise InvalidFieldError(field, f"must be {count}hex digits")
     if prefix is not None and has_prefix is not prefix:
         raise InvalidFieldError(field, f"must be {'given with' if prefix else 'given without'} the 0x prefix")
     if length is not None and len(data) != length:

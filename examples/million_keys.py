@@ -9,6 +9,7 @@ DanClient.connect takes.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import sys
@@ -69,14 +70,12 @@ async def main(count: int, network: str) -> None:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").strip().partition("\n")[0])
+    parser.add_argument("count", type=int, nargs="?", default=1_000_000)
+    parser.add_argument("network", nargs="?", default="devnet://2-of-3")
+    arguments = parser.parse_args()
     try:
-        asyncio.run(
-            main(
-                int(arguments[0]) if arguments else 1_000_000,
-                arguments[1] if len(arguments) > 1 else "devnet://2-of-3",
-            )
-        )
+        asyncio.run(main(arguments.count, arguments.network))
     except (DanError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

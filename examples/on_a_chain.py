@@ -57,5 +57,7 @@ if __name__ == "__main__":
     try:
         owner_key = Path(owner_key_file).read_text(encoding="ascii").strip()
         asyncio.run(main(network_file, LocalWallet(owner_key)))
+    except FileNotFoundError:
+        sys.exit(f"error: there is no file {owner_key_file}; dan-async dev writes it in its folder")
     except (DanError, OSError) as error:
         sys.exit(f"error: {error}")

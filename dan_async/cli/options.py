@@ -577,13 +577,13 @@ class DevnetOptions:
     )
     storage: Path | None = option(
         "DIR",
-        "Keep identities, shares and the chain's state in this folder, so that a later run still has them; in memory "
-        "by default.",
+        "Keep identities and shares, and with dev the chain's state, in this folder, so that a later run still has "
+        "them; in memory by default.",
     )
     port: int | None = option(
         "PORT",
-        "The gateway's port; the nodes' follow, then those of Anvil and Alto. Free ones by default, or with "
-        "--storage those of the previous run.",
+        "The gateway's port; the nodes' follow, and with dev those of Anvil and Alto. Free ones by default; with "
+        "--storage gateway and nodes keep those of the previous run.",
         parser=whole_number(1, 65_535 - MAX_PARTIES - 2),
     )
     write: Path | None = option(

@@ -83,7 +83,7 @@ class LocalChain:
                 return str(place)
         found = shutil.which(name)
         if found is None:
-            raise _not_found(name)
+            raise _not_found(f"{name} in {self._modules} or on PATH")
         return found
 
     def __repr__(self) -> str:
@@ -192,6 +192,10 @@ class _Contracts:
         await self.ask("anvil_setCode", own_creator, await self.code_at(creator))
 
 
+#: Runs a program that ends with this process, however that ends: then standard input is closed.
+_WITH_US = 'exec 3<&0; { read -r _ <&3; kill -TERM 0; } >/dev/null 2>&1 & exec 3<&-; exec "$@" </dev/null'
+
+
 class _Program:
     """A child process in a group of its own, whose output is read as long as it runs."""
 
@@ -210,8 +214,9 @@ class _Program:
         environment = {"HOME": home, "PATH": os.environ.get("PATH", "")}
         try:
             self._process = await asyncio.create_subprocess_exec(
+                *("/bin/sh", "-c", _WITH_US, self.name),
                 *command,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 env=environment,

@@ -21,7 +21,7 @@ from dan_async._values import (
     setting,
     to_hex,
 )
-from dan_async.config import Timeouts, TransportOptions
+from dan_async.config import Timeouts, TransportOptions, check_transport, check_url
 from dan_async.crypto.abi import encode_arguments
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.set_code import Authorisation
@@ -775,6 +775,12 @@ async def create_smart_account_client(
         raise InvalidFieldError("paymaster", f"must be a paymaster, not {type(paymaster).__name__}")
     check_int("salt", salt, least=0, most=2**256 - 1)
     check_int("cost_limit", cost_limit, least=1, most=2**256 - 1)
+    urls = {"bundler_url": bundler_url, "rpc_url": rpc_url, "paymaster_url": paymaster_url}
+    for name, url in urls.items():
+        if isinstance(url, str):
+            check_url(name, url, schemes=("https", "http"))
+        elif url is not None:
+            check_transport(name, url)
     limits = setting("timeouts", timeouts, Timeouts)
     contract = check_entry_point(entry_point or ENTRY_POINTS[kind.version], kind.version, named=entry_point)
     owner_address = parse_address("owner" if owner else "signer", owner or _address_of(signer))

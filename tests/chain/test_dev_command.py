@@ -109,3 +109,32 @@ async def test_a_program_that_does_not_start_is_named(
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigurationError, match="cannot find anvil"):
         LocalChain(node_modules=tmp_path)
+
+
+async def test_the_programs_end_with_it_even_if_it_is_killed(tmp_path: Path) -> None:
+    """A chain that nobody stops would keep its port, and write its state over that of the next run."""
+    (tmp_path / ".bin").mkdir()
+    for name in ("contracts-0.6", "contracts-0.7"):
+        (tmp_path / name / "artifacts").mkdir(parents=True)
+    for name in ("anvil", "alto"):
+        program = tmp_path / ".bin" / name
+        ends = f"trap 'touch {tmp_path}/ended; exit' TERM"
+        program.write_text(
+            f"#!/bin/sh\nexec >/dev/null 2>&1\n{ends}\ntouch {tmp_path}/begun\nwhile :; do sleep 0.02; done\n"
+        )
+        program.chmod(0o700)
+    script = (
+        "import asyncio, sys; from pathlib import Path; from dan_async.devnet.local_chain import LocalChain; "
+        "asyncio.run(LocalChain(node_modules=Path(sys.argv[1])).start())"
+    )
+    killed = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", script, str(tmp_path)),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    async with asyncio.timeout(30):
+        while not (tmp_path / "begun").exists():
+            await asyncio.sleep(0.02)
+        killed.kill()
+        while not (tmp_path / "ended").exists():
+            await asyncio.sleep(0.02)
+        await killed.wait()

@@ -211,7 +211,7 @@ def test_the_summary_is_for_people(run: Run, network: list[str]) -> None:
     assert finished.out.splitlines() == [
         "3 rows: 1 made, 2 failed",
         "  row 2 (id [red]:smile:): chainId must be a whole number",
-        "  row 3: privateKey must be hex digits",
+        "  row 3: privateKey must be 64 hex digits",
     ]
 
 
