@@ -60,6 +60,12 @@ class SimulatedNode:
         self.sessions = PeerSessions(self, early_s=20, early_bytes=10_000_000, clock=net.clock)
         self.context = node_context(identity=self.identity, limits=NodeLimits(), clock=net.clock)
 
+    async def look(self, *, deadline: Deadline) -> float:
+        await asyncio.sleep(2 * LATENCY_S)
+        if isinstance(self.net.liars.get(self.operator), Silent):
+            await asyncio.Event().wait()
+        return self.net.clock()
+
     # as its links
 
     @contextmanager
