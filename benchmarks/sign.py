@@ -253,7 +253,7 @@ async def with_one_at_fault(name: str, effort: Effort) -> Comparison:
         healthy, other = [await _client(_nodes(net.describe(), stock=0), stack) for _ in range(2)]
         session = await _session(healthy)
         for client in (healthy, other):
-            await run_load(_signing(client, session), concurrency=1, seconds=0.0, at_least=6)
+            await run_load(_signing(client, session), concurrency=1, seconds=0.0, at_least=12)
         victim = _next_signer(other, net)
         for turn in range(effort.stalled_turns):
             for client, histogram in ((healthy, found.healthy), (other, found.faulty)):

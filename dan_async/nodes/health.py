@@ -38,9 +38,9 @@ _MOST_SUSPICION, _LEAST_SUSPICION = 8.0, 0.125
 #: What is left of it when the node has helped to sign.
 _TRUST = 0.25
 
-#: A step is late after so many times its usual time, or after that and so many times what it usually differs by (as in
-#: RFC 6298, for TCP), whichever is longer; within these bounds, in seconds.
-_TIMES, _SPREADS = 2.0, 4.0
+#: A step is late after its usual time and so many times what that differs by (as in RFC 6298, for TCP), but not before the
+#: first or after the second of these multiples of the usual time; and within these bounds, in seconds.
+_SPREADS, _LEAST_TIMES, _MOST_TIMES = 4.0, 2.0, 4.0
 _LEAST_S, _MOST_S = 0.1, 10.0
 
 #: What counts as late before anything is known, in seconds. A pair of nodes that meet for the first time has work to do.
@@ -303,7 +303,8 @@ class Lateness:
         if step not in self._usual_s:
             return _UNKNOWN_S.get(step, _LEAST_S)
         usual, spread = self._usual_s[step]
-        return min(_MOST_S, max(_LEAST_S, _TIMES * usual, usual + _SPREADS * spread))
+        limit_s = min(max(usual + _SPREADS * spread, _LEAST_TIMES * usual), _MOST_TIMES * usual)
+        return min(max(limit_s, _LEAST_S), _MOST_S)
 
 
 # --- the time: so that one of t nodes, or t - 1, can say what they like -----------------------------------------------
