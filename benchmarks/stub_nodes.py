@@ -199,22 +199,29 @@ class StubNode:
 
 
 class _Barrier:
-    """Keeps back the acknowledgements of key generations until so many are due."""
+    """
+    Keeps back the acknowledgements of key generations until so many are due.
+
+    They follow each other then, a turn of the event loop for each: all in one turn would take seconds, in which a node that
+    answers no ping is given up.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._came = 0
-        self._open = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
 
     async def wait(self, text: str) -> None:
         if '"dan_keygen"' not in text:
             return
-        gate = self._open
-        self._came += 1
-        if self._came == self._count:
-            gate.set()
-            self._came, self._open = 0, asyncio.Event()
-        await gate.wait()
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        if len(self._waiting) < self._count:
+            await place
+            return
+        due, self._waiting = self._waiting, []
+        for place in due:
+            place.set_result(None)
+            await asyncio.sleep(0)
 
 
 async def _open(config: dict[str, Any], stack: AsyncExitStack) -> dict[str, Any]:

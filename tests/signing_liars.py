@@ -64,6 +64,12 @@ class SimulatedNode:
     def is_unreachable(self) -> bool:
         return isinstance(self.net.liars.get(self.operator), Unreachable)
 
+    async def look(self, *, deadline: Deadline) -> float:
+        await asyncio.sleep(2 * LATENCY_S)
+        if isinstance(self.net.liars.get(self.operator), Silent):
+            await asyncio.Event().wait()
+        return self.net.clock()
+
     # as its links
 
     @contextmanager

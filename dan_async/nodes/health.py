@@ -38,9 +38,9 @@ _MOST_SUSPICION, _LEAST_SUSPICION = 8.0, 0.125
 #: What is left of it when the node has helped to sign.
 _TRUST = 0.25
 
-#: A step is late after so many times its usual time, within these bounds, in seconds.
-_TIMES = 4.0
-
+#: A step is late after its usual time and so many times what that differs by (as in RFC 6298, for TCP), but not before the
+#: first or after the second of these multiples of the usual time; and within these bounds, in seconds.
+_SPREADS, _LEAST_TIMES, _MOST_TIMES = 4.0, 2.0, 4.0
 _LEAST_S, _MOST_S = 0.1, 10.0
 
 #: What counts as late before anything is known, in seconds. A pair of nodes that meet for the first time has work to do.
@@ -290,18 +290,21 @@ class Lateness:
     """How long each step of signing usually takes."""
 
     clock: Callable[[], float] = time.monotonic
-    _usual_s: dict[str, float] = field(factory=dict, init=False)
+    #: By step, and by how much it differs.
+    _usual_s: dict[str, tuple[float, float]] = field(factory=dict, init=False)
 
     def took(self, step: str, seconds: float) -> None:
         """Note that all t nodes took so long."""
-        self._usual_s[step] = _average(self._usual_s.get(step), seconds)
+        usual, spread = self._usual_s.get(step, (seconds, seconds / 2))
+        self._usual_s[step] = _average(usual, seconds), _average(spread, abs(seconds - usual))
 
     def limit_s(self, step: str) -> float:
         """Return the seconds after which a step is late."""
-        usual = self._usual_s.get(step)
-        if usual is None:
+        if step not in self._usual_s:
             return _UNKNOWN_S.get(step, _LEAST_S)
-        return min(_MOST_S, max(_LEAST_S, _TIMES * usual))
+        usual, spread = self._usual_s[step]
+        limit_s = min(max(usual + _SPREADS * spread, _LEAST_TIMES * usual), _MOST_TIMES * usual)
+        return min(max(limit_s, _LEAST_S), _MOST_S)
 
 
 # --- the time: so that one of t nodes, or t - 1, can say what they like -----------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
@@ -52,6 +53,9 @@ _OPERATOR = attrgetter("operator")
 #: gave up first, as a node says that says no more, has longer.
 _LISTEN_S, _LISTEN_TO_ABORTER_S = 0.05, 1.0
 
+#: Nodes that keep a presignature waiting are looked at after this part of the time in which it is late.
+_LOOK = 0.75
+
 #: How often to start, when the conflicts leave no set; and how many sets are tried in spite of them.
 _MOST_STARTS = 3
 _MOST_BESIDES = 16
@@ -85,6 +89,8 @@ class Run:
     operators: tuple[OperatorAddress, ...] = field(init=False)
     waiting: set[OperatorAddress] = field(init=False)  # for these, in the step that is under way
     since: float = field(init=False)
+    #: Those that were looked at, and have not answered that either; None while there was no need to look.
+    silent: set[OperatorAddress] | None = field(default=None, init=False)
     step: str = "presign"
     is_hedged: bool = False  # late, and another set runs besides
     is_stocked: bool = False  # it uses presignatures that the nodes may have forgotten
@@ -96,13 +102,18 @@ class Run:
     def begin(self, step: str) -> None:
         """Note that a step begins, in which all signers are asked."""
         self.step, self.since = step, self.lateness.clock()
-        self.waiting = set(self.operators)
+        self.waiting, self.silent = set(self.operators), None
         self.is_hedged = False
 
     @property
+    def is_unclear(self) -> bool:
+        """Whether any of its nodes may keep it waiting: all of them say nothing while one hangs."""
+        return self.step != "sign" and self.silent is None
+
+    @property
     def due(self) -> float:
-        """When the step is late, by the clock of *lateness*."""
-        return self.since + self.lateness.limit_s(self.step)
+        """When the step is late, by the clock of *lateness*, or its nodes should be looked at before."""
+        return self.since + self.lateness.limit_s(self.step) * (_LOOK if self.is_unclear else 1.0)
 
     @property
     def is_kept_by_some(self) -> bool:
@@ -113,6 +124,8 @@ class Run:
         """Return what speaks against a signer while a presignature is late, which any one of them may keep."""
         if operator not in self.operators:
             return 0.0
+        if self.silent and operator in self.silent:
+            return 1.0
         # It may have answered itself, but as a rule it has not.
         return (1.01 if operator in self.waiting else 1.0) / len(self.operators)
 
@@ -190,6 +203,7 @@ class SignerRace(Generic[T]):
     _tried: dict[Conflict, int] = field(factory=dict, init=False)  # and since which start
     _starts: int = field(default=1, init=False)
     _besides: int = field(default=0, init=False)
+    _looks: list[asyncio.Task[None]] = field(factory=list, init=False)
     _silent: set[OperatorAddress] = field(factory=set, init=False)
     #: The nodes that said that they do not hold the key.
     without_share: set[OperatorAddress] = field(factory=set, init=False)
@@ -223,8 +237,8 @@ class SignerRace(Generic[T]):
                 else:
                     self._hedge(running)
         finally:
-            if running:
-                await cancel_and_wait(running)
+            if running or self._looks:
+                await cancel_and_wait([*running, *self._looks])
         raise self._lost()
 
     # --- which set ----------------------------------------------------------------------------------------------------
@@ -299,12 +313,26 @@ class SignerRace(Generic[T]):
         """Where a step is late, note the nodes that keep it waiting, and let another set run besides."""
         now = self._lateness.clock()
         for run in [run for run in running.values() if not run.is_hedged and now >= run.due]:
+            if run.is_unclear:
+                self._look_at(run)
+                continue
             run.is_hedged = True
             if run.step == "sign":
                 late = {frozenset((operator,)) for operator in run.waiting}
                 self._conflicts |= late
                 run.suspect(late)
             self._start(running)
+
+    def _look_at(self, run: Run) -> None:
+        """Ask the nodes that a run waits for how they are: that needs none of the others, so one that hangs shows."""
+        silent = run.silent = set(run.waiting)
+
+        async def look(node: Node) -> None:
+            with suppress(DanError):
+                await node.look(deadline=self._deadline)
+                silent.discard(node.operator)
+
+        self._looks += [asyncio.create_task(look(node)) for node in run.signers if node.operator in silent]
 
     def _note_losers(self, winner: Run, running: dict[asyncio.Task[T], Run]) -> None:
         """Trust those of the set that won; where an earlier one is late, suspect its other nodes, and those that refused."""
@@ -313,7 +341,7 @@ class SignerRace(Generic[T]):
         for run in running.values():
             others = set(run.operators) - set(winner.operators)
             if run.is_hedged and run.step != "sign" and others:
-                run.suspect([frozenset(run.waiting & others or others)])
+                run.suspect([frozenset((run.silent or run.waiting) & others or others)])
         wrong = self._refused.keys() - self.without_share  # t others have signed it
         for node in self._nodes if wrong else ():
             if node.operator in wrong:

@@ -532,7 +532,7 @@ CASES: dict[str, tuple[Shape, str, dict[str, Any], str]] = {
         {},
         (
             "0.000 ask a | 0.000 ask b | 0.000 ask c | 0.100 ok a | 0.200 ok c | 0.300 ok b"
-            " | 0.300 over | all: a b c; waiting -; late after 1.200"
+            " | 0.300 over | all: a b c; waiting -; late after 0.780"
         ),
     ),
     "a set, the first failure loses": (

@@ -96,6 +96,25 @@ def test_one_liar_of_five_costs_one_signature_some_time_and_the_next_ones_none(k
 
 
 @pytest.mark.parametrize("number", range(5))
+def test_a_node_that_hangs_makes_one_set_late(number):
+    """All of its set say nothing then, but it alone does not answer when it is looked at."""
+
+    async def work(clock):
+        net = Network(clock, 3, 5, {})
+        try:
+            for _ in range(10):
+                _, healthy_s = await net.sign()
+            net.liars[list(net.nodes)[number]] = KINDS["silent"]
+            _, elapsed_s = await net.sign()
+            return elapsed_s - healthy_s, net.lateness.limit_s("presign")
+        finally:
+            await net.aclose()
+
+    more_s, limit_s = run_in_virtual_time(work)
+    assert more_s <= 1.01 * limit_s
+
+
+@pytest.mark.parametrize("number", range(5))
 def test_a_lie_without_a_name_is_narrowed_down(number):
     """Where nothing says whose share is wrong, the next sets leave out as many of the suspects as they can."""
     liars = {number: KINDS["wrong share"]}
