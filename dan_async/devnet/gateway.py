@@ -361,6 +361,14 @@ def _read_requests(
     return requests, tuple(map(sign_request_digest, requests))
 
 
+@frozen(eq=False)
+class Waits:
+    """The connections that wait for a client: for the first frame, and for the owner's authorisation; the oldest first."""
+
+    silent: dict[asyncio.Transport, None] = field(factory=dict)
+    asked: dict[asyncio.Transport, None] = field(factory=dict)
+
+
 class ServedOperation:
     """One operation of one client: its frames in and out, and the nodes asked in between."""
 
@@ -370,17 +378,23 @@ class ServedOperation:
     #: Of the nodes' work: it stands still while the client is waited for.
     _deadline: Deadline
 
-    def __init__(self, pool: NodePool, websocket: web.WebSocketResponse, limits: GatewayLimits) -> None:
+    def __init__(
+        self,
+        pool: NodePool,
+        websocket: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        limits: GatewayLimits,
+        waits: Waits,
+    ) -> None:
         self._pool = pool
         self._websocket = websocket
+        self._transport = transport
         self._limits = limits
+        self._waits = waits
 
-    async def run(
-        self, operation: Operation, api_version: ApiVersion, on_first_frame: Callable[[], object]
-    ) -> str:
+    async def run(self, operation: Operation, api_version: ApiVersion) -> str:
         """Serve it and return the result frame; a TimeoutError if the client is silent, a ConnectionError if it left."""
-        frame = await self._receive(self._limits.first_frame_s)
-        on_first_frame()
+        frame = await self._receive(self._limits.first_frame_s, self._waits.silent)
         self._deadline = Deadline(self._limits.operation_s)
         self._exchange = await _read(frame, accept, operation, frame, api_version=api_version)
         if len(self._exchange.setups) != 1:
@@ -398,6 +412,11 @@ class ServedOperation:
             return await self._sign(setup)
         return await self._register_passkey()
 
+    async def finish(self, result: str) -> None:
+        """Send the result, and close the connection."""
+        await self._websocket.send_str(result)
+        await self._websocket.close(code=1000)
+
     async def refuse(self, code: int, reason: str) -> None:
         """Close the connection, and say why."""
         cut = reason.encode()[:_LONGEST_REASON].decode(errors="ignore")
@@ -407,8 +426,12 @@ class ServedOperation:
     def _is_oneshot(self) -> bool:
         return self._exchange.api_version == "v2"
 
-    async def _receive(self, timeout_s: float) -> str:
-        message = await self._websocket.receive(timeout=timeout_s)
+    async def _receive(self, timeout_s: float, waiting: dict[asyncio.Transport, None]) -> str:
+        waiting[self._transport] = None
+        try:
+            message = await self._websocket.receive(timeout=timeout_s)
+        finally:
+            waiting.pop(self._transport, None)
         if message.type is WSMsgType.TEXT:
             return str(message.data)
         if message.type is WSMsgType.BINARY:
@@ -420,7 +443,7 @@ class ServedOperation:
         if not self._is_oneshot:
             with self._deadline.paused():
                 await self._websocket.send_str(self._exchange.challenge_frame({self._slot: challenge}))
-                frame = await self._receive(self._limits.wallet_s)
+                frame = await self._receive(self._limits.wallet_s, self._waits.asked)
             self._exchange = await _read(frame, self._exchange.read_authentications, frame)
         assert self._exchange.authentications is not None
         return self._exchange.authentications[self._slot]
@@ -515,8 +538,7 @@ class GatewayServer:
         self._token = token
         self._limits = limits or GatewayLimits()
         self._serving: set[asyncio.Task[Any]] = set()
-        #: The connections whose first frame has not come, the oldest first.
-        self._silent: dict[asyncio.Transport, None] = {}
+        self._waits = Waits()
         self._runner: web.AppRunner | None = None
         self._door: Door | None = None
 
@@ -551,12 +573,12 @@ class GatewayServer:
         if transport is None:
             return websocket
         self._serving.add(task)
-        self._silent[transport] = None
         try:
-            await self._operate(request, websocket, lambda: self._silent.pop(transport, None))
+            await self._operate(
+                request, ServedOperation(self._network.pool, websocket, transport, self._limits, self._waits)
+            )
         finally:
             self._serving.discard(task)
-            self._silent.pop(transport, None)
         return websocket
 
     def _refuse(self, request: web.Request) -> web.Response | None:
@@ -565,22 +587,18 @@ class GatewayServer:
         if self._token is not None and not _has_token(request, self._token):
             return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"})
         if len(self._serving) >= self._limits.max_connections:
-            if not self._silent:
+            waiting = self._waits.silent or self._waits.asked  # those who say nothing keep nobody out
+            if not waiting:
                 return web.Response(status=503, headers={"Retry-After": "1"})
-            silent = next(iter(self._silent))  # those who say nothing keep nobody out
-            del self._silent[silent]
-            silent.abort()
+            longest = next(iter(waiting))
+            del waiting[longest]
+            longest.abort()
         return None
 
-    async def _operate(
-        self, request: web.Request, websocket: web.WebSocketResponse, on_frame: Callable[[], object]
-    ) -> None:
+    async def _operate(self, request: web.Request, served: ServedOperation) -> None:
         api_version: ApiVersion = "v2" if request.match_info["version"] == "v2" else "v1"
-        served = ServedOperation(self._network.pool, websocket, self._limits)
         try:
-            result = await served.run(Operation(request.match_info["operation"]), api_version, on_frame)
-            await websocket.send_str(result)
-            await websocket.close(code=1000)
+            await served.finish(await served.run(Operation(request.match_info["operation"]), api_version))
         except DanError as error:
             _log.info("request %s: %s", error.request_id, error)
             await served.refuse(_close_code(error), _reason(error))

@@ -138,7 +138,11 @@ class NodeSigner:
             deadline=deadline,
             preferred=job.stocked[0].signers if job.stocked else (),
         )
-        signatures = await race.run()
+        try:
+            signatures = await race.run()
+        finally:
+            if race.is_crowded:
+                self.queue.slow_down(job.session)
         if race.without_share:
             self._note_without_share(order.key_id, race.without_share)
         self.stock.used(session, len(order.digests), was_stocked=was_stocked)

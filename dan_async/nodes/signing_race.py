@@ -208,6 +208,8 @@ class SignerRace(Generic[T]):
     #: The nodes that said that they do not hold the key.
     without_share: set[OperatorAddress] = field(factory=set, init=False)
     _spoilt: bool = field(default=False, init=False)
+    #: Whether a set was late, and most of its nodes with it.
+    is_crowded: bool = field(default=False, init=False)
 
     async def run(self) -> T:
         """Run it; see ``Network.signgen`` for what it raises."""
@@ -317,6 +319,7 @@ class SignerRace(Generic[T]):
                 self._look_at(run)
                 continue
             run.is_hedged = True
+            self.is_crowded |= not run.is_kept_by_some
             if run.step == "sign":
                 late = {frozenset((operator,)) for operator in run.waiting}
                 self._conflicts |= late

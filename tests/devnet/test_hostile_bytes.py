@@ -14,9 +14,11 @@ import aiohttp
 import pytest
 
 from dan_async import DanClient, GatewayNetwork, LocalWallet
+from dan_async.deadline import cancel_and_wait
 from dan_async.devnet import Delay, NodeLimits, gateway
 from dan_async.devnet.gateway import GatewayLimits
 from dan_async.errors import NodeCode
+from dan_async.wallets import CallbackWallet
 from tests.devnet.raw_client import connect
 from tests.helpers import assert_runs_under, wait_until
 
@@ -219,6 +221,48 @@ async def test_clients_that_say_nothing_to_a_gateway_keep_nobody_out(make_devnet
         async with session.ws_connect(f"{url}/keygen") as asking:
             await asking.send_str(opening)
             assert (await asking.receive(timeout=5)).data == 4400
+
+
+async def test_clients_that_do_not_answer_a_challenge_keep_nobody_out(make_devnet):
+    """A revocation gets through where others have begun as many operations as there is room for, and leave them lying."""
+    devnet = await make_devnet(2, 2, gateway=False)
+    url = await devnet.add_gateway(limits=GatewayLimits(max_connections=3))
+    wallet = LocalWallet("0x" + "00" * 31 + "07")
+    async with DanClient(GatewayNetwork(url, revision="1")) as dan:
+        options = {"chain_id": 1, "threshold": 2, "parties_number": 2}
+        session = await dan.generate_session_key(wallet=wallet, **options)
+        begun, forever = asyncio.Queue(), asyncio.Event()
+
+        async def reading(_):
+            begun.put_nowait(None)
+            await forever.wait()
+
+        idle = CallbackWallet(wallet.address, reading)
+        lying = [asyncio.create_task(dan.generate_session_key(wallet=idle, **options)) for _ in range(3)]
+        for _ in lying:
+            await begun.get()
+        await dan.revoke_ephemeral_key(session, wallet=wallet, timeout=5)
+        assert sum(task.done() for task in lying) == 1
+        await cancel_and_wait(lying)
+
+
+async def test_idle_clients_keep_nobody_out_of_a_node(make_devnet):
+    """Of too many connections the one goes that has been idle longest, whatever it asked before; who waits stays."""
+    devnet = await make_devnet(2, 2, limits=NodeLimits(max_connections=3), gateway=False)
+    devnet.faults[0] = Delay(seconds=0.5, methods=["dan_challenge"])
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connect(devnet.nodes[0])) for _ in range(3)]
+        for client in clients:
+            await client.call("dan_health", {})
+        question = {"requestId": "0x" + "ab" * 32, "operation": "keygen", "setupHash": "0x" + "cd" * 32}
+        waiting = asyncio.create_task(clients[0].call("dan_challenge", question))
+        await wait_until(lambda: any(it.requests for it in devnet.nodes[0]._runner._server._connections))
+        newcomer = await stack.enter_async_context(connect(devnet.nodes[0]))
+        assert "operator" in await newcomer.call("dan_health", {})
+        assert "nonce" in await waiting
+        assert "operator" in await clients[2].call("dan_health", {})
+        with pytest.raises(ConnectionError):
+            await clients[1].call("dan_health", {})
 
 
 async def test_a_slow_drip_of_headers_ends_in_time(make_devnet, monkeypatch):

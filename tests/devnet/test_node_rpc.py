@@ -17,7 +17,7 @@ from dan_async.errors import NodeCode
 from dan_async.protocols import fields
 from dan_async.protocols import node as node_1
 from tests.devnet.raw_client import Keygen, RpcFaultError, connect, connect_all, keygen_on
-from tests.helpers import assert_runs_under
+from tests.helpers import assert_runs_under, wait_until
 
 
 @pytest.fixture
@@ -201,14 +201,17 @@ async def test_requests_per_second_are_bounded(make_devnet):
 
 
 async def test_connections_are_bounded(make_devnet):
-    """503 with Retry-After for the one too many; when one leaves there is room."""
+    """503 with Retry-After for the one too many while all others wait for answers; when one leaves there is room."""
     devnet = await make_devnet(2, 2, limits=NodeLimits(max_connections=1))
     async with connect(devnet.nodes[0]) as first:
-        await first.call("dan_health", {})
+        devnet.faults[0] = Delay(seconds=600, methods=["dan_health"])
+        await first.websocket.send_json(request("dan_health"))
+        await wait_until(lambda: any(it.requests for it in devnet.nodes[0]._runner._server._connections))
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
             async with websocket_to(devnet.nodes[0]):
                 pytest.fail("let in")
         assert (caught.value.status, caught.value.headers["Retry-After"]) == (503, "1")
+        del devnet.faults[0]
     async with asyncio.timeout(5):
         while True:
             try:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -190,8 +191,8 @@ class RpcConnection:
     _requests: set[asyncio.Task[None]] = field(factory=set, init=False)
     _in_flight_bytes: int = field(default=0, init=False)
     _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
-    #: Whether a request has come yet.
-    has_asked: bool = field(default=False, init=False)
+    #: When the last request came, in monotonic seconds; 0 if none has.
+    asked_at: float = field(default=0.0, init=False)
     _is_stopping: bool = field(default=False, init=False)
     _is_stuck: bool = field(default=False, init=False)  # in the middle of a message that never ends
 
@@ -230,7 +231,7 @@ class RpcConnection:
             await cancel_and_wait(self._requests)
 
     async def _receive(self, text: str) -> None:
-        self.has_asked = True
+        self.asked_at = time.monotonic()
         try:
             request = await self._admit(text)
         except RefusalError as refusal:

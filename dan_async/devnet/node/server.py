@@ -350,14 +350,15 @@ class NodeServer:
         return websocket
 
     def _has_place(self) -> bool:
-        """Whether one more client may connect; if need be the first one goes that has asked for nothing yet."""
+        """Whether one more client may connect; if need be the one goes that has been idle longest."""
         if len(self._connections) < self._limits.max_connections:
             return True
-        silent = next((connection for connection in self._connections if not connection.has_asked), None)
-        if silent is not None:
+        idle = [connection for connection in self._connections if not connection.requests]
+        if idle:
+            silent = min(idle, key=lambda connection: connection.asked_at)
             silent.cut()
             del self._connections[silent]
-        return silent is not None
+        return bool(idle)
 
     async def _serve_post(self, request: web.Request) -> web.StreamResponse:
         task = _current_task()

@@ -471,6 +471,34 @@ async def test_nodes_that_ask_to_slow_down_lose_no_signature():
     assert not refusals
 
 
+async def test_a_session_for_which_all_nodes_are_late_gets_fewer_places(monkeypatch):
+    """They have too much to do: to ask other sets for the same besides, and for more, would only keep them longer."""
+    monkeypatch.setattr("dan_async.nodes.health._UNKNOWN_S", {"presign": 0.02, "sign": 60.0})
+    net = SigningNetwork(2, 2)
+    at_once, most, go_on = 0, 0, asyncio.Event()
+
+    async def busy(method, params):
+        nonlocal at_once, most
+        if method == "dan_presign":
+            at_once += 1
+            most = max(most, at_once)
+            await go_on.wait()
+            await asyncio.sleep(0)
+            at_once -= 1
+
+    async with client(net, signing=SigningOptions(stock=0)) as dan:
+        for operator in (net.operator(1), net.operator(2)):
+            net.misbehaviour[operator] = busy
+        calls = [asyncio.create_task(dan.sign_message("hello", net.session())) for _ in range(8)]
+        await asyncio.sleep(0.2)
+        go_on.set()
+        await asyncio.gather(*calls)
+        assert most == 16
+        most = 0
+        await asyncio.gather(*(dan.sign_message("hello", net.session()) for _ in range(8)))
+    assert most < 8
+
+
 async def test_a_busy_node_is_not_asked_sooner_than_it_wants():
     """For as long as it asks for, nobody asks it for this session, though its limit of attempts is reached."""
     net, times = SigningNetwork(2, 2), []
