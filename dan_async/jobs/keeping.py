@@ -16,7 +16,7 @@ from attrs import define, evolve
 from dan_async.deadline import Deadline
 from dan_async.errors import DanError, DeadlineExceededError, GatewayError, StoreError
 from dan_async.network import OpenedKeygen
-from dan_async.request import PreparedRequest, WatchedAuth
+from dan_async.request import ClaimOutdatedError, PreparedRequest, WatchedAuth
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import Clock, RequestId
 
@@ -176,7 +176,7 @@ class KeptKeygen:
         is_ruled_out = isinstance(error, GatewayError) and error.retryable
         state: SessionState = "pending" if self.auth.has_authorised and not is_ruled_out else "failed"
         try:
-            if state == "failed" and record.reference is None:
+            if state == "failed" and (record.reference is None or isinstance(error, ClaimOutdatedError)):
                 await self._in_time(
                     store.delete(record.record_id, expected="pending"), "dropping the request"
                 )
