@@ -290,6 +290,10 @@ def read_request(given: object, shared: Mapping[str, Any]) -> tuple[object, Call
 # --- preparing --------------------------------------------------------------------------------------------------------
 
 
+#: A claim that ends so many seconds too early or too late is made anew.
+_OUTDATED_S = 10.0
+
+
 @frozen(kw_only=True)
 class PreparedRequest:
     """A request that was checked and completed. Its user ends with ``wipe_key()``."""
@@ -553,11 +557,29 @@ def choose_ephemeral_key(
     return given
 
 
-class WatchedAuth:
-    """Another owner, with a limit on the time that authorising may take, and a note of whether it has."""
+class ClaimOutdatedError(DanError):
+    """The nodes disagree with the clock by which a claim was made: it is to be made anew. Never leaves a job."""
 
-    def __init__(self, auth: AuthModule, *, timeout_s: float | None = None) -> None:
+
+def clock_check(network: Network) -> Callable[[], None]:
+    """Return a check whether the nodes still say what they say now of the clock, if anything."""
+    before = network_time(network, float, None)
+
+    def check() -> None:
+        if abs(network_time(network, float, None) - before) > _OUTDATED_S:
+            raise ClaimOutdatedError("the nodes have said that this machine's clock is wrong")
+
+    return check
+
+
+class WatchedAuth:
+    """Another owner, with a check before it is asked, a limit on its time, and a note of whether it has authorised."""
+
+    def __init__(
+        self, auth: AuthModule, *, check: Callable[[], None] | None = None, timeout_s: float | None = None
+    ) -> None:
         self._auth = auth
+        self._check = check
         self._timeout_s = timeout_s
         self.has_authorised = False
 
@@ -574,6 +596,8 @@ class WatchedAuth:
         return self._auth.interactive
 
     async def authorise(self, *, challenge: str, typed_data: TypedData) -> str:
+        if self._check is not None:
+            self._check()
         limit = asyncio.timeout(self._timeout_s)
         try:
             async with limit:

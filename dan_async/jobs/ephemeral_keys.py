@@ -22,7 +22,14 @@ from dan_async.jobs.keeping import SessionKeeper
 from dan_async.network import AuthModule, EphemeralKeyChange, EphemeralKeyReport, Network, network_time
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import EphemeralClaim
-from dan_async.request import DEFAULT_DURATION_S, WatchedAuth, choose_auth, choose_ephemeral_key
+from dan_async.request import (
+    DEFAULT_DURATION_S,
+    ClaimOutdatedError,
+    WatchedAuth,
+    choose_auth,
+    choose_ephemeral_key,
+    clock_check,
+)
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 from dan_async.types import Clock, KeyAlgorithm, RequestId
 from dan_async.wallets.base import Wallet
@@ -60,15 +67,24 @@ async def add_ephemeral_key(
         check_text("eph_id", eph_id, most=256)
     key = choose_ephemeral_key(ephemeral_key, eph_alg, network.default_eph_alg)
     try:
-        claim = EphemeralClaim(
-            eph_id=eph_id or key.default_id,
-            eph_pk=key.public_key,
-            expiry=math.floor(network_time(network, clock, session.threshold)) + lifetime_s,
-            sign_alg=key.algorithm,
-        )
-        change = _change("add", session, owner, claim)
-        async with deadline.enforced("adding the ephemeral key", request_id=change.request_id):
-            await network.add_ephemeral_key(change, owner, deadline=deadline)
+        check = clock_check(network)
+
+        async def add(owner: AuthModule) -> EphemeralClaim:
+            claim = EphemeralClaim(
+                eph_id=eph_id or key.default_id,
+                eph_pk=key.public_key,
+                expiry=math.floor(network_time(network, clock, session.threshold)) + lifetime_s,
+                sign_alg=key.algorithm,
+            )
+            change = _change("add", session, owner, claim)
+            async with deadline.enforced("adding the ephemeral key", request_id=change.request_id):
+                await network.add_ephemeral_key(change, owner, deadline=deadline)
+            return claim
+
+        try:
+            claim = await add(WatchedAuth(owner, check=check))
+        except ClaimOutdatedError:  # the first answers of a client's nodes said so
+            claim = await add(owner)
         return evolve(
             session,
             hex_eph_sk_without_0x=key.to_hex(),

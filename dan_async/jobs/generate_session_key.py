@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,7 +18,15 @@ from dan_async.deadline import Deadline
 from dan_async.jobs.keeping import KeptKeygen, SessionKeeper
 from dan_async.listeners import RequestLog
 from dan_async.network import FinishKeygen, KeygenReport, Network
-from dan_async.request import OnReport, PreparedRequest, SessionKeyRequest, prepare
+from dan_async.request import (
+    ClaimOutdatedError,
+    OnReport,
+    PreparedRequest,
+    SessionKeyRequest,
+    WatchedAuth,
+    clock_check,
+    prepare,
+)
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import Clock
 
@@ -54,12 +63,22 @@ async def generate_session_key(
     Returns:
         The payload.
     """
-    prepared = await prepare(
-        request, network, timeouts=timeouts or Timeouts(), clock=clock, has_store=keeper is not None
+    check = clock_check(network)
+    ready = partial(
+        prepare, request, network, timeouts=timeouts or Timeouts(), clock=clock, has_store=keeper is not None
     )
-    asked = evolve(prepared.keygen, in_batch=True) if in_batch else prepared.keygen
-    keygen = partial(network.keygen, asked)
-    return await run_prepared(prepared, keygen, keeper=keeper, on_report=request.on_report, deadline=deadline)
+    prepared = await ready()
+    deadline = deadline or Deadline(prepared.timeout_s)
+
+    def run(prepared: PreparedRequest) -> Awaitable[DanSessionKeyPayload]:
+        asked = evolve(prepared.keygen, in_batch=True) if in_batch else prepared.keygen
+        keygen = partial(network.keygen, asked)
+        return run_prepared(prepared, keygen, keeper=keeper, on_report=request.on_report, deadline=deadline)
+
+    try:
+        return await run(evolve(prepared, auth=WatchedAuth(prepared.auth, check=check)))
+    except ClaimOutdatedError:  # the first answers of a client's nodes said so
+        return await run(await ready())
 
 
 async def run_prepared(

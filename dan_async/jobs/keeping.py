@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 from attrs import define, evolve
 
 from dan_async.deadline import Deadline
-from dan_async.errors import DanError, DeadlineExceededError, GatewayError, StoreError
+from dan_async.errors import DanError, DeadlineExceededError, GatewayError, RecordConflictError, StoreError
 from dan_async.network import OpenedKeygen
-from dan_async.request import PreparedRequest, WatchedAuth
+from dan_async.request import ClaimOutdatedError, PreparedRequest, WatchedAuth
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import Clock, RequestId
 
@@ -146,13 +146,22 @@ class KeptKeygen:
         self._is_made = True
         done = self._record.changed("active", now=self._keeper.clock(), session=payload, problem="")
         try:
-            await self._in_time(self._keeper.store.replace(done, expected="pending"), "storing the session")
+            await self._in_time(self._replace_unless_found(done), "storing the session")
         except (StoreError, DeadlineExceededError) as error:
             error.add_note(
                 f"The session key {payload.session_key_eoa} is made; once the store works again, its record"
                 f" {self._record.record_id} is active, or recover() makes it so."
             )
             raise
+
+    async def _replace_unless_found(self, done: StoredSession) -> None:
+        try:
+            await self._keeper.store.replace(done, expected="pending")
+        except RecordConflictError:
+            # While this process was suspended, another one may have settled the record.
+            found = await self._keeper.store.get(done.record_id)
+            if found is None or (found.state, found.session) != ("active", done.session):
+                raise
 
     async def _in_time(self, writing: Awaitable[object], doing: str) -> None:
         await self._keeper.in_time(writing, doing, self._deadline, self._record.record_id)
@@ -176,7 +185,7 @@ class KeptKeygen:
         is_ruled_out = isinstance(error, GatewayError) and error.retryable
         state: SessionState = "pending" if self.auth.has_authorised and not is_ruled_out else "failed"
         try:
-            if state == "failed" and record.reference is None:
+            if state == "failed" and (record.reference is None or isinstance(error, ClaimOutdatedError)):
                 await self._in_time(
                     store.delete(record.record_id, expected="pending"), "dropping the request"
                 )

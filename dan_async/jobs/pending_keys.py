@@ -33,7 +33,15 @@ from dan_async.jobs.keeping import SessionKeeper, intended
 from dan_async.jobs.recover import settle, when_free
 from dan_async.network import KeygenReport, KeygenRequest, Network, OpensKeygen
 from dan_async.protocols.setups import EphemeralClaim
-from dan_async.request import OnReport, PreparedRequest, SessionKeyParameters, SessionKeyRequest, prepare
+from dan_async.request import (
+    ClaimOutdatedError,
+    OnReport,
+    PreparedRequest,
+    SessionKeyParameters,
+    SessionKeyRequest,
+    clock_check,
+    prepare,
+)
 from dan_async.session import DanSessionKeyPayload
 from dan_async.types import Address, Clock, RequestId, TypedData
 from dan_async.wallets.base import CallbackWallet, EoaAuth
@@ -186,15 +194,21 @@ class PendingSessionKeys:
         await self._make_room()
         self._beginning += 1
         try:
-            prepared = await prepare(
+            check = clock_check(network)
+            ready = partial(
+                prepare,
                 request,
                 network,
                 timeouts=self._timeouts,
                 clock=self._clock,
                 has_store=self._keeper is not None,
             )
+            prepared = await ready()
             if isinstance(network, OpensKeygen):
-                return await self._open(network, prepared)
+                try:
+                    return await self._open(network, prepared, check)
+                except ClaimOutdatedError:
+                    return await self._open(network, await ready())
             return await self._call(network, prepared, call)
         finally:
             self._beginning -= 1
@@ -222,11 +236,14 @@ class PendingSessionKeys:
                 hint="Nothing was begun. Try again later, or allow more with DanClient(max_pending=…)",
             )
 
-    async def _open(self, network: OpensKeygen, prepared: PreparedRequest) -> PendingSessionKey:
+    async def _open(
+        self, network: OpensKeygen, prepared: PreparedRequest, check: Callable[[], None] = lambda: None
+    ) -> PendingSessionKey:
         deadline, request_id = Deadline(prepared.timeout_s), prepared.keygen.request_id
         try:
             async with deadline.enforced("waiting for nodes to be ready", request_id=request_id):
                 opened = await network.open_keygen(prepared.keygen, deadline=deadline)
+            check()
             record = intended(prepared, now=self._clock(), opened=opened)
             async with deadline.enforced("storing the request", request_id=request_id):
                 await self._records.store.save(record)

@@ -254,11 +254,13 @@ async def make_once(
     *,
     retry_failed: bool,
     settle_s: float,
+    tries: int = 3,
 ) -> Found:
     """
     Return the session of a reference; make it only if nothing was made before.
 
-    For batches that are broken off and resumed, or run twice at once: at most one key is made.
+    For batches that are broken off and resumed, or run twice at once: at most one key is made. Up to *tries* times others
+    may be faster.
     """
     get = partial(keeper.store.get_by_reference, reference)
     known = await when_free(keeper, get, settle_s)
@@ -271,11 +273,8 @@ async def make_once(
     except ClientClosedError:
         raise
     except StoreError as error:
-        # Another program may have been faster with the same reference.
-        known = await when_free(keeper, get, settle_s) if isinstance(error, RecordConflictError) else None
-        if known is None or known.state != "active" or known.session is None:
+        if tries <= 1 or not isinstance(error, RecordConflictError):
             raise
-        return "kept", known.session
     except Exception as error:
         # The owner may have signed, and the nodes may have made the key all the same.
         async with Deadline(settle_s).enforced("reading the store"):
@@ -287,6 +286,10 @@ async def make_once(
             raise
         error.add_note("The key was made all the same.")
         return "settled", settled.session
+    # Another program was faster with the same reference, and may have died since: look at its record, as at first.
+    return await make_once(
+        network, keeper, reference, make, retry_failed=retry_failed, settle_s=settle_s, tries=tries - 1
+    )
 
 
 async def when_free(

@@ -172,8 +172,7 @@ class Bundler:
                 answer = await self.service.ask(method, [user_operation_hash], deadline=deadline)
             except TransportError:  # no answer is none: what was sent has left all the same
                 continue
-            status = answer.get("status") if isinstance(answer, dict) else None
-            if answer is not None and status not in _NOT_THERE:
+            if isinstance(answer, dict) and answer and answer.get("status") not in _NOT_THERE:
                 return True
         return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -17,6 +18,7 @@ from dan_async.config import NodeEndpoint
 from dan_async.devnet import Devnet
 from dan_async.errors import QuorumError, SessionExpiredError
 from dan_async.session import DanSessionKeyPayload
+from dan_async.storage import MemorySessionStore
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -121,6 +123,41 @@ async def test_new_ephemeral_keys_live_as_long_as_was_asked(
         live = client.dan.keep_alive(made, wallet=OWNER, duration=300)
         assert abs(live._left_s() - 300) < 15
         await client.dan.revoke_ephemeral_key(added, wallet=OWNER)
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+async def test_so_does_the_very_first_one(net: Devnet, session: DanSessionKeyPayload, minutes: float) -> None:
+    """The nodes say their time before the owner is asked, who is asked once."""
+
+    class Counted(LocalWallet):
+        asked = 0
+
+        async def sign_typed_data(self, typed_data: Any) -> str:
+            self.asked += 1
+            return await super().sign_typed_data(typed_data)
+
+    async def make(dan: DanClient, wallet: Counted) -> DanSessionKeyPayload:
+        return await dan.generate_session_key(wallet=wallet, chain_id=80002, duration=300, reference="first")
+
+    async def add(dan: DanClient, wallet: Counted) -> DanSessionKeyPayload:
+        return await dan.add_ephemeral_key(session, wallet=wallet, duration=300)
+
+    async def begin(dan: DanClient, wallet: Counted) -> DanSessionKeyPayload:
+        begun = await dan.begin_session_key(owner=wallet.address, chain_id=80002, duration=300)
+        return await dan.complete_session_key(begun.id, await wallet.sign_typed_data(begun.typed_data))
+
+    for job in (make, add, begin):
+        client, wallet, store = Client(net, minutes * MINUTE), Counted("11" * 32), MemorySessionStore()
+        if job is add:
+            wallet = Counted("0x" + "00" * 31 + "07")
+        async with DanClient(client.network, clock=client.now, store=store) as dan:
+            made = await job(dan, wallet)
+            assert wallet.asked == 1
+            assert made.expires_at is not None
+            assert abs(made.expires_at - time.time() - 300) < 15
+            await dan.sign_message("hello", made)
+        records = [record async for record in store.find()]
+        assert [record.expires_at for record in records] == [made.expires_at] * (job is not add)
 
 
 @pytest.mark.parametrize(("hours", "words"), [(-3, "3 hours behind"), (5, "5 hours ahead of")])

@@ -97,6 +97,27 @@ async def test_nothing_is_sent_if_the_intent_cannot_be_stored(
     assert nodes.calls == []
 
 
+async def test_a_session_that_others_have_stored_meanwhile_is_returned(nodes: FakeNetwork) -> None:
+    """They recovered the record while this process was suspended; another outcome of theirs is an error."""
+
+    class Recovered(MemorySessionStore):
+        state: Any = "active"
+
+        async def replace(self, record: StoredSession, *, expected: Any) -> None:
+            await super().replace(record, expected=expected)
+            if self.state != "active":
+                await super().replace(record.changed(self.state, now=1), expected="active")
+            await super().replace(record, expected=expected)  # now it is theirs that is there
+
+    store = Recovered()
+    async with DanClient(nodes.network(), store=store) as dan:
+        session = await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1)
+        store.state = "revoked"
+        with pytest.raises(RecordConflictError, match="is revoked"):
+            await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1)
+    assert [record.session async for record in store.find() if record.state == "active"] == [session]
+
+
 async def test_a_session_that_cannot_be_stored_is_not_returned(
     nodes: FakeNetwork, store: WatchedStore
 ) -> None:

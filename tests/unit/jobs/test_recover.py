@@ -228,6 +228,26 @@ class TestBusyRecords:
                 settle_s=0.2,
             )
 
+    async def test_a_row_whose_faster_maker_died_is_made_all_the_same(self) -> None:
+        """It took the reference, and was killed before the nodes had heard of it."""
+        clock, made = ManualClock(), session()
+        store = MemorySessionStore(clock=clock)
+        keeper, tried = SessionKeeper(store, clock), 0
+
+        async def make() -> Any:
+            nonlocal tried
+            tried += 1
+            if tried == 1:
+                await store.save(pending(reference="row 1"))
+            record = pending(reference="row 1")
+            await store.save(record)
+            await store.replace(record.changed("active", now=NOW, session=made), expected="pending")
+            return made
+
+        network = Settling(KeygenSettlement(report=None, is_certain=True))
+        result = await make_once(network, keeper, "row 1", make, retry_failed=False, settle_s=1)
+        assert (result, tried) == (("made", made), 2)
+
     async def test_of_two_that_begin_at_once_one_makes_the_key(self) -> None:
         """The other one finds the reference taken, and gets the session."""
         clock, made = ManualClock(), session()

@@ -132,6 +132,23 @@ async def test_a_refusal_is_a_refusal_even_if_nothing_can_be_looked_up() -> None
         await bundler(error).send(V07, expected=bytes(32), deadline=soon())
 
 
+@pytest.mark.parametrize("answer", [{}, [], "", False, "0x"])
+async def test_an_empty_answer_is_no_operation(answer: Any) -> None:
+    """What was refused is not taken for sent because the bundler says "nothing" in another way than null."""
+
+    async def handler(method: str, params: Any) -> Any:
+        if method == "eth_sendUserOperation":
+            raise RpcError(-32500, "AA24 signature error")
+        return answer
+
+    service = JsonRpcService("bundler", InMemoryTransport(handler), retry=EAGER)
+    for is_new in (False, True):
+        with pytest.raises(BundlerError, match="does not accept the signature"):
+            await Bundler(service, entry_point=ENTRY_POINTS["v0.7.0"]).send(
+                V07, expected=bytes(32), deadline=soon(), is_new=is_new
+            )
+
+
 @pytest.mark.parametrize("answer", [[], "x", {}, {"userOpHash": HASH}])
 async def test_a_receipt_that_is_none_is_refused(answer: Any) -> None:
     """An answer without what matters is not a receipt."""
