@@ -68,6 +68,8 @@ class SimulatedNode:
         await asyncio.sleep(2 * LATENCY_S)
         if isinstance(self.net.liars.get(self.operator), Silent):
             await asyncio.Event().wait()
+        if self.is_unreachable:
+            raise NodeUnreachableError("gone")
         return self.net.clock()
 
     # as its links
