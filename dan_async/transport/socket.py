@@ -34,6 +34,7 @@ from dan_async.errors import (
 )
 from dan_async.transport.connecting import (
     InFlight,
+    TimeLimits,
     client_ssl,
     connect_error,
     make_session,
@@ -216,6 +217,7 @@ class Socket:
         transport: asyncio.Transport,
         *,
         where: str,
+        limits: TimeLimits,
         clean: Callable[[str], str],
         on_drop: Callable[[Socket], None],
     ) -> None:
@@ -223,6 +225,7 @@ class Socket:
         self._response = response
         self._transport = transport
         self.where = where
+        self._limits = limits
         self._clean = clean
         self._on_drop = on_drop
         # No method of this object, which would then hold itself and its connection until the next garbage collection.
@@ -238,7 +241,6 @@ class Socket:
         self._heard_before = self._silent = 0
         self._pinging: asyncio.TimerHandle | None = None
         self._probe: asyncio.TimerHandle | None = None
-        self._receiving = 0
         self._begun: Started[str | DanError] | None = None
         self._ahead: asyncio.Task[str | DanError] | None = None
         self._on_end: Callable[[Loss], object] | None = None
@@ -320,12 +322,8 @@ class Socket:
 
     async def receive(self, timeout_s: float | None) -> str:
         """Wait for the next text frame. If no whole one comes in time, the connection is of no more use."""
-        timer = None
         if timeout_s is not None:
-            self._receiving += 1
-            timer = self._loop.call_later(
-                timeout_s, after_reading, self._end_late, self._receiving, timeout_s
-            )
+            self._limits.begin(self, timeout_s, partial(self.end, partial(_late, self.where, timeout_s)))
         try:
             if self._ahead is not None:
                 outcome = await self._ahead
@@ -336,18 +334,12 @@ class Socket:
             else:
                 outcome = await self._next()
         finally:
-            if timer is not None:
-                timer.cancel()
-                self._receiving += 1
+            self._limits.end(self)
         if not self.turns.may_go_on():
             await self.turns.go_on()
         if isinstance(outcome, DanError):
             raise outcome
         return outcome
-
-    def _end_late(self, receiving: int, timeout_s: float) -> None:
-        if self._receiving == receiving:  # else the frame came in the last moment
-            self.end(partial(_late, self.where, timeout_s))
 
     async def _next(self) -> str | DanError:
         """Return the next text frame, or the error of the end; see to every other message. Raise nothing."""
@@ -554,7 +546,7 @@ class Socket:
     async def finish(self) -> None:
         """Close with the peer's consent; refuse a frame that comes before its close frame."""
         await self._write_close(WSCloseCode.OK)
-        timer = self._loop.call_later(CLOSE_GRACE_S, self.drop)
+        self._limits.begin(self, CLOSE_GRACE_S, self.drop)
         try:
             while (message := await self._ws.receive()).type in _CONTROL:
                 if self._is_flood():
@@ -565,7 +557,7 @@ class Socket:
                 raise self._violated(f"a frame after its last one: {self._clean(message.data)!r}")
             error = await self._end_of(message)
         finally:
-            timer.cancel()
+            self._limits.end(self)
             self.end(self._broken)
         # It may have gone without a close frame: the last frame was the last all the same.
         if not isinstance(error, ConnectionLostError):
@@ -764,6 +756,7 @@ class SocketOpener:
             response,
             connection.transport,
             where=self.where,
+            limits=self._in_flight.limits,
             clean=self.clean,
             on_drop=self._sockets.discard,
         )
