@@ -35,6 +35,9 @@ from dan_async.retry import HTTP_STATUSES
 #: just being closed fails, and may not be repeated blindly.
 _KEEPALIVE_S = 4.0
 
+#: Waits whose time is over are looked for at most so often, in seconds: each look goes through all of them.
+_LOOK_EVERY_S = 0.005
+
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
 
 #: A peer cannot send us away for longer than this, in seconds.
@@ -310,7 +313,7 @@ class TimeLimits:
         self._goes_off, self._timer = math.inf, None
         left = [due for due, _ in self._waits.values() if due > now]
         if left:
-            self._set(loop, min(left))
+            self._set(loop, max(min(left), now + _LOOK_EVERY_S))
         if len(left) < len(self._waits):
             over = [(wait, limit) for wait, limit in self._waits.items() if limit[0] <= now]
             after_reading(self._judge, over)

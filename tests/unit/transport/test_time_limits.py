@@ -57,6 +57,18 @@ async def test_one_timer_serves_all():
     limits.close()
 
 
+async def test_limits_close_together_are_looked_at_together():
+    """A thousand waits that end one after the other do not cost a thousand looks through all of them."""
+    loop = asyncio.get_running_loop()
+    ended: list[str] = []
+    limits = TimeLimits()
+    with patch.object(loop, "call_at", wraps=loop.call_at) as call_at:
+        for number in range(1000):
+            limits.begin(number, 0.01 + number * 1e-5, lambda: ended.append(""))
+        await until_over(ended, 1000)
+    assert sum(call.args[1] == limits._look for call in call_at.call_args_list) <= 100
+
+
 async def test_nothing_ends_after_closing():
     """Every wait is forgotten, and the timer with them; later ones count as ever."""
     ended: list[str] = []
