@@ -47,6 +47,8 @@ _ALIASES = {
     "sessionPublicKey": "session_key_eoa",
 }
 
+_NAMES = {wire: ours for ours, wire in (_TYPESCRIPT_NAMES | _EXTENDED_NAMES).items()} | _ALIASES
+
 
 def _mask(_: object) -> str:
     return "'***'"
@@ -105,10 +107,9 @@ class DanModuleInfo:
             InvalidFieldError: A field is missing, unknown or wrong; the error has the name it has in *data*.
         """
         check_mapping("session", data, "a JSON object")
-        names = {wire: ours for ours, wire in (_TYPESCRIPT_NAMES | _EXTENDED_NAMES).items()} | _ALIASES
         values: dict[str, Any] = {}
         for wire, value in data.items():
-            ours = names.get(wire) if isinstance(wire, str) else None
+            ours = _NAMES.get(wire) if isinstance(wire, str) else None
             if ours is None:
                 raise InvalidFieldError(
                     shown_name(wire, otherwise="a field"),
@@ -120,14 +121,13 @@ class DanModuleInfo:
             values[ours] = (
                 _without_0x(value) if ours == "hex_eph_sk_without_0x" and wire == "ephSK" else value
             )
-        needed = [a.name for a in fields(cls) if a.default is NOTHING]
-        for ours in needed:
-            if values.get(ours) is None:
-                raise InvalidFieldError(_TYPESCRIPT_NAMES[ours], "is missing")
+        for attribute in fields(cls):
+            if attribute.default is NOTHING and values.get(attribute.name) is None:
+                raise InvalidFieldError(_TYPESCRIPT_NAMES[attribute.name], "is missing")
         try:
             return cls(**values)
         except InvalidFieldError as error:
-            wire = next((w for w in data if names.get(w) == error.field), error.field)
+            wire = next((w for w in data if _NAMES.get(w) == error.field), error.field)
             raise InvalidFieldError(wire, error.problem, hint=error.hint) from None
 
     def _repr_html_(self) -> str:

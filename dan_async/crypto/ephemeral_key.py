@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from hashlib import sha256
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from coincurve import PublicKey
 
@@ -23,6 +23,9 @@ from dan_async.crypto.signature import (
 )
 from dan_async.errors import ClientClosedError, InvalidFieldError
 from dan_async.types import Hex, KeyAlgorithm
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _ID_PREFIX = b"dan ephemeral key"
 _ID_DIGITS = 32
@@ -49,9 +52,17 @@ class EphemeralKey:
 
     def __init__(self, secret: bytearray, algorithm: KeyAlgorithm) -> None:
         self._secret = secret
-        self._signing_key: SigningKey | None = None
-        self.public_key = _public_key_of(bytes(secret), algorithm)
+        #: Kept: making the libraries' own object of a key costs more than a signature.
+        self._signing_key: SigningKey | Ed25519PrivateKey | None = None
         self.algorithm = algorithm
+        if algorithm == "secp256k1":
+            self.public_key = PublicKey.from_valid_secret(bytes(secret)).format(compressed=False)
+        else:
+            check_algorithm("algorithm", algorithm)
+            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+            key = Ed25519PrivateKey.from_private_bytes(bytes(secret))
+            self.public_key, self._signing_key = key.public_key().public_bytes_raw(), key
 
     @classmethod
     def generate(cls, algorithm: KeyAlgorithm = "secp256k1") -> Self:
@@ -127,14 +138,12 @@ class EphemeralKey:
         Raises:
             ClientClosedError: The key was wiped.
         """
-        secret = self._use()
-        if self.algorithm == "ed25519":
-            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-            return to_hex(Ed25519PrivateKey.from_private_bytes(secret).sign(data))
-        if self._signing_key is None:  # kept: making one costs more than a signature
-            self._signing_key = signing_key(bytes(secret))
-        return to_hex(sign_digest(self._signing_key, personal_message_digest(data)))
+        secret, key = self._use(), self._signing_key
+        if key is None:
+            key = self._signing_key = signing_key(bytes(secret))
+        if isinstance(key, SigningKey):
+            return to_hex(sign_digest(key, personal_message_digest(data)))
+        return to_hex(key.sign(data))
 
     def wipe(self) -> None:
         """Overwrite the key with zeros; it cannot be used any more. May be called twice."""
@@ -164,15 +173,6 @@ class EphemeralKey:
         if not self._secret:
             raise ClientClosedError("the ephemeral key was wiped", hint="Make a new one")
         return self._secret
-
-
-def _public_key_of(secret: bytes, algorithm: KeyAlgorithm) -> bytes:
-    if algorithm == "secp256k1":
-        return PublicKey.from_valid_secret(secret).format(compressed=False)
-    check_algorithm("algorithm", algorithm)
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    return Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
 
 
 def is_signed_by(public_key: bytes, algorithm: KeyAlgorithm, data: bytes, signature: str) -> bool:

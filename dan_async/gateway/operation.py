@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -98,15 +99,6 @@ class Gateway:
     events: EventHub = field(factory=EventHub)
 
 
-@frozen(kw_only=True, eq=False, repr=False)
-class _Begun(Generic[R]):
-    """An operation whose challenges have come, if the gateway gives any."""
-
-    exchange: Exchange[R]
-    socket: Socket
-    challenges: Mapping[str, str]
-
-
 @define(kw_only=True, eq=False, repr=False)
 class GatewayOperation(ABC, Generic[R]):
     """One operation, run once. *make* raises a ConfigurationError if a revision cannot carry it."""
@@ -165,9 +157,9 @@ class GatewayOperation(ABC, Generic[R]):
         choice = self._gateway.revision
         try:
             if choice.known is not None:
-                begun = await self._begin(choice.known, 1)
+                exchange, socket, challenges = await self._begin(choice.known, 1)
             else:
-                begun = await choice.find_out(
+                exchange, socket, challenges = await choice.find_out(
                     self._begin,
                     kind=(self._operation, None if self._claim is None else self._claim.sign_alg),
                     deadline=self._deadline,
@@ -176,13 +168,13 @@ class GatewayOperation(ABC, Generic[R]):
         except DanError as failure:
             choice.doubt(failure)
             raise
-        exchange, socket, frame = begun.exchange, begun.socket, self._frame
+        frame = self._frame
         try:
             try:
                 if frame is None:
-                    self._gateway.seen.add(begun.challenges.values())
+                    self._gateway.seen.add(challenges.values())
                     self._phase = "wallet"
-                    frame = await self._authorise(exchange, begun.challenges, socket)
+                    frame = await self._authorise(exchange, challenges, socket)
                 timeouts, limit_s = self._gateway.timeouts, self._deadline.remaining()
                 # The gateway may be at work on it: giving up before the deadline would only lose the result, unless the
                 # operation can be repeated.
@@ -229,8 +221,14 @@ class GatewayOperation(ABC, Generic[R]):
         protocol.check_method(exchange.operation, self.method)
         return exchange
 
-    async def _begin(self, protocol: GatewayProtocol, parts: int) -> _Begun[R]:
-        """Begin in a revision. Setup and challenge may take one of so many parts of the time that is left."""
+    async def _begin(
+        self, protocol: GatewayProtocol, parts: int
+    ) -> tuple[Exchange[R], Socket, Mapping[str, str]]:
+        """
+        Begin in a revision: connect, and get the challenges, if the gateway gives any.
+
+        Setup and challenge may take one of so many parts of the time that is left.
+        """
         exchange = self._made(protocol)
         socket, challenges = None, {}
         try:
@@ -241,18 +239,20 @@ class GatewayOperation(ABC, Generic[R]):
             socket = await self._gateway.connector.open(self._operation, timeout_s=remaining)
             if self._frame is None:
                 left_s, limit_s = self._deadline.remaining(), self._gateway.timeouts.attempt_s
-                step = Deadline(limit_s if left_s is None else min(limit_s, left_s / parts))
+                if left_s is not None:
+                    limit_s = min(limit_s, left_s / parts)
+                end = time.monotonic() + limit_s
                 self._phase = "setup"
-                await socket.send(exchange.setup_frame, step.timeout_s)
+                await socket.send(exchange.setup_frame, limit_s)
                 self._phase = "challenge"
-                challenges = exchange.read_challenges(await socket.receive(step.remaining()))
+                challenges = exchange.read_challenges(await socket.receive(max(0.0, end - time.monotonic())))
         except BaseException as error:
             if socket is not None:
                 await socket.aclose()
             if isinstance(error, DanError):
                 self._fail(error)
             raise
-        return _Begun(exchange=exchange, socket=socket, challenges=challenges)
+        return exchange, socket, challenges
 
     # --- failures -----------------------------------------------------------------------------------------------------
 
@@ -357,12 +357,17 @@ class OwnerOperation(GatewayOperation[R]):
             raise early
 
     async def _sign(self, exchange: Exchange[R], challenges: Mapping[str, str]) -> dict[str, str]:
-        signatures = {}
+        events, signatures = self._gateway.events, {}
         for slot, challenge in challenges.items():
             # A passkey that is being registered vouches for nothing: there is no typed data.
             typed_data = {} if self._claim is None else exchange.typed_data(slot, challenge)
             self._wallet_was_asked = True
-            with wallet_turn(self._gateway.events, self._request_id, self._is_interactive):
+            turn = (
+                wallet_turn(events, self._request_id, self._is_interactive)
+                if events.listeners
+                else nullcontext()
+            )
+            with turn:
                 signatures[slot] = await self._auth.authorise(challenge=challenge, typed_data=typed_data)
         return signatures
 

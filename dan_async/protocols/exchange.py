@@ -88,9 +88,10 @@ class Exchange(ABC, Generic[R]):
         """Write the frame that follows the signatures: the second of challenge and response, the only one of one-shot."""
         if found.keys() != self.setups.keys():
             raise InvalidFieldError("authentications", f"must be one for each of {', '.join(self.setups)}")
-        for auth in found.values():
+        ordered = {}
+        for slot in self.setups:
+            auth = ordered[slot] = found[slot]
             self.protocol.check_method(self.operation, auth.method)
-        ordered = {slot: found[slot] for slot in self.setups}
         if self.api_version == "v2":
             return REVISION_1.encode_oneshot(
                 self.operation, [part.text for part in self.setups.values()], ordered

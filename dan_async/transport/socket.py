@@ -34,6 +34,7 @@ from dan_async.errors import (
 )
 from dan_async.transport.connecting import (
     InFlight,
+    TimeLimits,
     client_ssl,
     connect_error,
     make_session,
@@ -210,6 +211,21 @@ class Socket:
     *clean* makes a peer's text fit for an error; *on_drop* is called when the connection is gone.
     """
 
+    #: Whole messages that have come: the signs of life.
+    heard = 0
+    #: What makes the error of the connection's end; None while it can carry frames.
+    loss: Loss | None = None
+    #: The limit of the wait for a frame, in seconds, while there is one.
+    _limit_s: float | None = None
+    _heard_before = _silent = _control_frames = 0
+    _pinging: asyncio.TimerHandle | None = None
+    _probe: asyncio.TimerHandle | None = None
+    _begun: Started[str | DanError] | None = None
+    _ahead: asyncio.Task[str | DanError] | None = None
+    _on_end: Callable[[Loss], object] | None = None
+    _ended: asyncio.Future[None] | None = None
+    _is_closing = _is_dropped = False
+
     def __init__(
         self,
         ws: aiohttp.ClientWebSocketResponse,
@@ -217,6 +233,8 @@ class Socket:
         transport: asyncio.Transport,
         *,
         where: str,
+        limits: TimeLimits,
+        turns: Turns,
         clean: Callable[[str], str],
         on_drop: Callable[[Socket], None],
     ) -> None:
@@ -224,30 +242,16 @@ class Socket:
         self._response = response
         self._transport = transport
         self.where = where
+        self._limits = limits
         self._clean = clean
         self._on_drop = on_drop
         # No method of this object, which would then hold itself and its connection until the next garbage collection.
         self._broken: Loss = partial(_broken, where)
         self._loop = asyncio.get_running_loop()
-        self.turns = Turns.of_running_loop()
+        self.turns = turns
         self.buffer = WriteBuffer(transport, MOST_UNREAD)
         self._make_way(MOST_UNREAD // 4)
         self._opened_at = self._loop.time()
-        self._control_frames = 0
-        #: Whole messages that have come: the signs of life.
-        self.heard = 0
-        self._heard_before = self._silent = 0
-        self._pinging: asyncio.TimerHandle | None = None
-        self._probe: asyncio.TimerHandle | None = None
-        self._receiving = 0
-        self._begun: Started[str | DanError] | None = None
-        self._ahead: asyncio.Task[str | DanError] | None = None
-        self._on_end: Callable[[Loss], object] | None = None
-        #: What makes the error of the connection's end; None while it can carry frames.
-        self.loss: Loss | None = None
-        self._ended: asyncio.Future[None] | None = None
-        self._is_closing = False
-        self._is_dropped = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- sending ------------------------------------------------------------------------------------------------------
@@ -321,12 +325,9 @@ class Socket:
 
     async def receive(self, timeout_s: float | None) -> str:
         """Wait for the next text frame. If no whole one comes in time, the connection is of no more use."""
-        timer = None
+        self._limit_s = timeout_s
         if timeout_s is not None:
-            self._receiving += 1
-            timer = self._loop.call_later(
-                timeout_s, after_reading, self._end_late, self._receiving, timeout_s
-            )
+            self._limits.begin(self, timeout_s, self._end_late)
         try:
             if self._ahead is not None:
                 outcome = await self._ahead
@@ -335,20 +336,23 @@ class Socket:
                 begun, self._begun = self._begun, None
                 outcome = await begun
             else:
-                outcome = await self._next()
+                message = await self._ws.receive()
+                self.heard += 1
+                if message.type is WSMsgType.TEXT:
+                    outcome = str(message.data)
+                else:
+                    outcome = await self._see_to(message) or await self._next()
         finally:
-            if timer is not None:
-                timer.cancel()
-                self._receiving += 1
+            self._limit_s = None
         if not self.turns.may_go_on():
             await self.turns.go_on()
         if isinstance(outcome, DanError):
             raise outcome
         return outcome
 
-    def _end_late(self, receiving: int, timeout_s: float) -> None:
-        if self._receiving == receiving:  # else the frame came in the last moment
-            self.end(partial(_late, self.where, timeout_s))
+    def _end_late(self) -> None:
+        if self._limit_s is not None:  # else the frame came in the last moment
+            self.end(partial(_late, self.where, self._limit_s))
 
     async def _next(self) -> str | DanError:
         """Return the next text frame, or the error of the end; see to every other message. Raise nothing."""
@@ -555,7 +559,7 @@ class Socket:
     async def finish(self) -> None:
         """Close with the peer's consent; refuse a frame that comes before its close frame."""
         await self._write_close(WSCloseCode.OK)
-        timer = self._loop.call_later(CLOSE_GRACE_S, self.drop)
+        self._limits.begin(self, CLOSE_GRACE_S, self.drop)
         try:
             while (message := await self._ws.receive()).type in _CONTROL:
                 if self._is_flood():
@@ -566,7 +570,6 @@ class Socket:
                 raise self._violated(f"a frame after its last one: {self._clean(message.data)!r}")
             error = await self._end_of(message)
         finally:
-            timer.cancel()
             self.end(self._broken)
         # It may have gone without a close frame: the last frame was the last all the same.
         if not isinstance(error, ConnectionLostError):
@@ -585,6 +588,7 @@ class Socket:
     def end(self, loss: Loss) -> None:
         """Break the connection at once: whoever waits gets the error that *loss* makes."""
         self._lose(loss)
+        self._limits.end(self)
         if self._is_dropped:
             return
         self._is_dropped = True
@@ -760,6 +764,8 @@ class SocketOpener:
             response,
             connection.transport,
             where=self.where,
+            limits=self._in_flight.limits,
+            turns=self._turns,
             clean=self.clean,
             on_drop=self._sockets.discard,
         )
@@ -772,6 +778,7 @@ class SocketOpener:
             self._session = make_session(
                 self._options, share=self._shared_session, max_connections=0, middleware=self._upgrade
             )
+            self._turns = Turns.of_running_loop()
         if self._session.closed:
             raise ClientClosedError(f"the aiohttp session for {self.where} was closed by its owner")
         return self._session
