@@ -165,7 +165,8 @@ async def _open_with_everybody(
     patience_s: float,
 ) -> tuple[NodeRound, Answers[ChallengeResult]]:
     """Ask all nodes for a nonce, since a change is for everybody who can be reached; after a while *least* will do."""
-    candidates = rank(nodes.values())[:most]
+    candidates, remaining = rank(nodes.values())[:most], deadline.remaining()
+    patience_s = patience_s if remaining is None else min(patience_s, remaining / 2)
     plan: Plan[ChallengeResult] = Plan(wanted=len(candidates), least=least, patience_s=patience_s)
     return await open_round(candidates, setup, plan, deadline=deadline)
 
