@@ -258,7 +258,8 @@ class Timeouts:
             nodes that were late twice in a row, so that a stalled node costs next to nothing.
         hedge_s: How long a node may take to answer the challenge before a spare is asked as well.
         patience_s: How long n nodes are waited for at the challenge, spares included, before fewer will do, if
-            *min_parties* allows it.
+            *min_parties* allows it. And how long a change of an ephemeral key, or a new passkey, waits in each of its two
+            steps for those nodes that are not needed, but should know of it.
     """
 
     total_s: float = field(default=30.0, converter=in_seconds, validator=required(check_seconds))

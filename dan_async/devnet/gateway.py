@@ -484,6 +484,7 @@ class ServedOperation:
                 self._authenticate,
                 eph_id=self._exchange.protocol.decode_claim(setup.claim_text).eph_id,
                 deadline=self._deadline,
+                patience_s=self._pool.timeouts.patience_s,
                 is_oneshot=self._is_oneshot,
             )
         return STATUS_OK
@@ -497,7 +498,12 @@ class ServedOperation:
         needed = min(pool.default_threshold.n, len(pool.nodes))
         with pool.operation(text.request_id, text.operation):
             await register_passkey(
-                pool.by_operator, text, self._authenticate, needed=needed, deadline=self._deadline
+                pool.by_operator,
+                text,
+                self._authenticate,
+                needed=needed,
+                deadline=self._deadline,
+                patience_s=pool.timeouts.patience_s,
             )
         return self._exchange.passkey_frame()
 

@@ -4,7 +4,7 @@ What an owner changes on the nodes: ephemeral keys that are added or revoked, pa
 Ephemeral keys (docs/reference/node-protocol.md, ``dan_add_ephemeral_key``): every node of the pool that holds the key is
 told. An added one can be used as soon as t nodes know it; a revoked one cannot be used any more as soon as fewer than t
 nodes are left that do not know: n - t + 1 must confirm. Each receipt says what t and n are and which nodes count, and
-the key's id is the hash of that.
+the key's id is the hash of that. When enough have answered, the others have *patience_s*: a silent one stops no change.
 Passkeys (docs/how-to/passkeys.md, "On the nodes"): every node that answers is told. A key takes n nodes that know its
 owner's passkey, so that many must confirm.
 """
@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
+
+from attrs import frozen
 
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.deadline import Deadline
@@ -38,10 +40,12 @@ async def change_ephemeral_key(
     eph_id: str,
     threshold: Threshold | None = None,
     deadline: Deadline,
+    patience_s: float,
     is_oneshot: bool = False,
 ) -> EphemeralKeyReport:
-    """Carry out the change that the setup names; the threshold is for the error if no node says what it is."""
-    opened, asked = await _open_with_everybody(nodes, setup, deadline)
+    """Carry out the change that the setup names; the threshold is only the caller's word, until a node says what it is."""
+    least = 1 if threshold is None else _needed(setup.operation, threshold)
+    opened, asked = await _open_with_everybody(nodes, setup, deadline, least=least, patience_s=patience_s)
     failures: list[NodeOutcome[Any]] = [o for o in asked.failures if not _holds_no_share(o.error)]
     if not asked.values:
         raise _too_few(0, 1, setup, failures, deadline)
@@ -54,7 +58,7 @@ async def change_ephemeral_key(
         authentication,
         decode=ChangeReceipt.read,
         check=partial(_check_change_receipt, opened, eph_id, authentication.id),
-        plan=Plan(wanted=len(opened.participants)),
+        plan=_Confirmed(wanted=len(opened.participants), operation=setup.operation, listen_s=patience_s),
         deadline=deadline,
     )
     failures += receipts.failures
@@ -62,7 +66,7 @@ async def change_ephemeral_key(
     agreed = next((receipt.claims.threshold for receipt in receipts.values.values()), threshold)
     if agreed is None:
         raise _too_few(0, 1, setup, failures, deadline)
-    needed = agreed.t if setup.operation == "addEphemeralKey" else agreed.n - agreed.t + 1
+    needed = _needed(setup.operation, agreed)
     if not _is_confirmed(nodes, opened, receipts, needed, failures):
         raise _too_few(len(receipts.values), needed, setup, failures, deadline)
     return EphemeralKeyReport(
@@ -70,6 +74,27 @@ async def change_ephemeral_key(
         confirmed_by=tuple(receipts.values),
         failures=tuple([outcome.describe() for outcome in failures]),
     )
+
+
+def _needed(operation: str, threshold: Threshold) -> int:
+    return threshold.t if operation == "addEphemeralKey" else threshold.n - threshold.t + 1
+
+
+@frozen(kw_only=True, eq=False, repr=False)
+class _Confirmed(Plan[ChangeReceipt]):
+    """Over when enough have confirmed; then the others are listened to for a while, since they should know as well."""
+
+    operation: str
+    listen_s: float
+
+    def is_settled(self, answers: Answers[ChangeReceipt]) -> bool:
+        receipt = next(iter(answers.values.values()), None)  # they all say the same threshold
+        return receipt is not None and len(answers.values) >= _needed(
+            self.operation, receipt.claims.threshold
+        )
+
+    def linger_s(self, answers: Answers[ChangeReceipt]) -> float:  # noqa: ARG002 - always the same
+        return self.listen_s
 
 
 def _holds_no_share(error: BaseException | None) -> bool:
@@ -96,9 +121,12 @@ async def register_passkey(
     *,
     needed: int,
     deadline: Deadline,
+    patience_s: float,
 ) -> str:
     """Register one passkey, which *authenticate* makes, with at least *needed* nodes; return its credential id."""
-    opened, asked = await _open_with_everybody(nodes, setup, deadline, most=MAX_PARTIES)
+    opened, asked = await _open_with_everybody(
+        nodes, setup, deadline, most=MAX_PARTIES, least=needed, patience_s=patience_s
+    )
     if len(asked.values) < needed:
         raise _too_few(len(asked.values), needed, setup, asked.failures, deadline)
     authentication = await authenticate(opened.challenge)
@@ -108,7 +136,7 @@ async def register_passkey(
         authentication,
         decode=PasskeyReceipt.read,
         check=partial(_check_passkey_receipt, opened, authentication.id),
-        plan=Plan(wanted=len(opened.participants)),
+        plan=Plan(wanted=len(opened.participants), least=needed, patience_s=patience_s),
         deadline=deadline,
     )
     failures = asked.failures + receipts.failures
@@ -128,11 +156,19 @@ def _check_passkey_receipt(
 
 
 async def _open_with_everybody(
-    nodes: Mapping[OperatorAddress, Node], setup: SetupText, deadline: Deadline, *, most: int | None = None
+    nodes: Mapping[OperatorAddress, Node],
+    setup: SetupText,
+    deadline: Deadline,
+    *,
+    most: int | None = None,
+    least: int,
+    patience_s: float,
 ) -> tuple[NodeRound, Answers[ChallengeResult]]:
-    """Ask all nodes for a nonce, and wait for every answer: a change is for everybody who can be reached."""
-    candidates = rank(nodes.values())[:most]
-    return await open_round(candidates, setup, Plan(wanted=len(candidates)), deadline=deadline)
+    """Ask all nodes for a nonce, since a change is for everybody who can be reached; after a while *least* will do."""
+    candidates, remaining = rank(nodes.values())[:most], deadline.remaining()
+    patience_s = patience_s if remaining is None else min(patience_s, remaining / 2)
+    plan: Plan[ChallengeResult] = Plan(wanted=len(candidates), least=least, patience_s=patience_s)
+    return await open_round(candidates, setup, plan, deadline=deadline)
 
 
 def _check_receipt(

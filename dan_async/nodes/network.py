@@ -341,6 +341,7 @@ class NodeNetwork:
                 eph_id=change.claim.eph_id,
                 threshold=change.threshold,
                 deadline=deadline,
+                patience_s=self.pool.timeouts.patience_s,
             )
 
     async def register_passkey(self, auth: AuthModule, *, deadline: Deadline) -> str:
@@ -369,7 +370,12 @@ class NodeNetwork:
         needed = min(self.default_threshold.n, len(self.pool.nodes))
         with self.pool.operation(text.request_id, text.operation):
             return await register_passkey(
-                self.pool.by_operator, text, owner_makes_passkey, needed=needed, deadline=deadline
+                self.pool.by_operator,
+                text,
+                owner_makes_passkey,
+                needed=needed,
+                deadline=deadline,
+                patience_s=self.pool.timeouts.patience_s,
             )
 
     async def settle_keygen(self, question: KeygenQuestion, *, deadline: Deadline) -> KeygenSettlement:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from dan_async import LocalWallet
 from dan_async.config import NodeEndpoint, Threshold
@@ -19,7 +21,7 @@ from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.types import RequestId
 from dan_async.wallets.base import EoaAuth
 from tests.fake_nodes import NO_WAIT, QUICK, DealtKey, altered, identities, resigned
-from tests.helpers import error_of
+from tests.helpers import assert_runs_under, error_of
 
 OWNER = LocalWallet("0x" + "00" * 31 + "07")
 CLAIM = EphemeralClaim(eph_id="e", eph_pk=b"\x04" + bytes(64), expiry=2**31, sign_alg="secp256k1")
@@ -36,13 +38,22 @@ class Nodes:
         #: What a node's receipts say instead of the truth.
         self.lies: dict[int, dict[str, Any]] = {}
         self.down: set[int] = set()
+        #: The nodes that never answer, and to what.
+        self.silent: dict[int, str] = {}
 
-    async def change(self, action: Any, threshold: Threshold | None = None) -> EphemeralKeyReport:
+    async def change(
+        self,
+        action: Any,
+        threshold: Threshold | None = None,
+        *,
+        patience_s: float = 0.1,
+        timeout_s: float = 5,
+    ) -> EphemeralKeyReport:
         places = {identity.operator: place for place, identity in enumerate(self.identities)}
         network = NodeNetwork(
             [NodeEndpoint(f"ws://127.0.0.1:{9000 + i}/v1/rpc", o) for o, i in places.items()],
             transport_for=lambda endpoint: InMemoryTransport(self._handler(places[endpoint.operator])),
-            timeouts=QUICK,
+            timeouts=evolve(QUICK, patience_s=patience_s),
             retry=NO_WAIT,
         )
         change = EphemeralKeyChange(
@@ -55,7 +66,7 @@ class Nodes:
         )
         run = network.add_ephemeral_key if action == "add" else network.revoke_ephemeral_key
         try:
-            return await run(change, EoaAuth(OWNER), deadline=Deadline(5))
+            return await run(change, EoaAuth(OWNER), deadline=Deadline(timeout_s))
         finally:
             await network.aclose()
 
@@ -65,6 +76,8 @@ class Nodes:
         async def handle(method: str, params: Any) -> Any:
             if place in self.down:
                 raise RpcError(NodeCode.INTERNAL_ERROR, "down")
+            if self.silent.get(place, "none") in method:
+                await asyncio.Event().wait()
             if method == "dan_challenge":
                 return {"nonce": "0x" + "0a" * 32, "expiresAt": 2**33}
             claims = ChangeClaims(
@@ -107,6 +120,18 @@ async def test_how_many_must_confirm_is_the_keys_own(
     error = await error_of(nodes.change(action, said))
     assert isinstance(error, QuorumError)
     assert error.threshold == needed
+
+
+@pytest.mark.parametrize("action", ["add", "revoke"])
+@pytest.mark.parametrize("said", [None, Threshold(3, 5)], ids=["unknown", "known"])
+async def test_silent_nodes_keep_no_change_waiting(action: str, said: Threshold | None) -> None:
+    """One never gives a nonce, another never confirms: the others are enough, and have not until the deadline to say so."""
+    nodes = Nodes(3, 5, pool=5)
+    nodes.silent = {0: "challenge", 1: "ephemeral_key"}
+    with assert_runs_under(2.5):  # three attempts take three seconds
+        assert len((await nodes.change(action, said)).confirmed_by) == 3
+        report = await nodes.change(action, said, patience_s=60, timeout_s=0.4)  # half of it at most
+        assert len(report.confirmed_by) == 3
 
 
 @pytest.mark.parametrize(
