@@ -78,6 +78,10 @@ class SessionKeeper:
             raise deadline.error(doing, request_id=record_id) from None
 
 
+if hasattr(os, "register_at_fork"):  # what the parent works on, its child does not
+    os.register_at_fork(after_in_child=SessionKeeper.in_flight.clear)
+
+
 def _machine() -> str:
     """Return a name for whatever shares process ids with this process: a host, or a container."""
     try:
