@@ -13,6 +13,7 @@ import itertools
 import json
 import logging
 import secrets
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -26,6 +27,7 @@ from dan_async.batch import ItemStatus, WorkStream
 from dan_async.config import NodeEndpoint, Threshold, Timeouts
 from dan_async.errors import (
     BatchInterruptedError,
+    ClientClosedError,
     ConfigurationError,
     DanError,
     InvalidFieldError,
@@ -38,7 +40,7 @@ from dan_async.types import Address, MpcKeyId
 __all__ = ["RemoteResult", "WorkerSetup", "generate_session_keys_on"]
 
 _ASSOCIATED = b"dan-async partition 1"
-_ON_WORKER = "dan_async_batches"
+_ON_WORKER, _ENDED = "dan_async_batches", "dan_async_ended"
 
 #: For how long the workers are waited for when a batch ends, in seconds.
 _LEAVE_S = 10.0
@@ -302,7 +304,10 @@ def _client_of_worker(setup: WorkerSetup, batch_id: str) -> Any:
     from dan_async.nodes.network import NodeNetwork
     from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
-    known: dict[WorkerSetup, _Shared] = get_worker().__dict__.setdefault(_ON_WORKER, {})
+    worker = get_worker()
+    if batch_id in worker.__dict__.get(_ENDED, ()):
+        raise ClientClosedError("the batch has ended", hint="Run the same rows again")
+    known: dict[WorkerSetup, _Shared] = worker.__dict__.setdefault(_ON_WORKER, {})
     if setup not in known:
         stack = AsyncExitStack()
         timeouts = Timeouts(total_s=setup.total_s)
@@ -317,7 +322,8 @@ def _client_of_worker(setup: WorkerSetup, batch_id: str) -> Any:
 
 
 async def _leave(setup: WorkerSetup, batch_id: str, dask_worker: Any = None) -> None:
-    """Close the worker's client, unless another batch uses it."""
+    """Close the worker's client, unless another batch uses it. What the cluster still starts of this one gets none."""
+    dask_worker.__dict__.setdefault(_ENDED, deque(maxlen=1000)).append(batch_id)
     known = dask_worker.__dict__.get(_ON_WORKER, {})
     shared = known.get(setup)
     if shared is not None:

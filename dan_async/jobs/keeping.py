@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 from attrs import define, evolve
 
 from dan_async.deadline import Deadline
-from dan_async.errors import DanError, DeadlineExceededError, GatewayError, RecordConflictError, StoreError
+from dan_async.errors import (
+    ClientClosedError,
+    DanError,
+    DeadlineExceededError,
+    GatewayError,
+    RecordConflictError,
+    StoreError,
+)
 from dan_async.network import OpenedKeygen
 from dan_async.request import ClaimOutdatedError, PreparedRequest, WatchedAuth
 from dan_async.session import DanSessionKeyPayload
@@ -76,6 +83,10 @@ class SessionKeeper:
             if isinstance(error, DanError) or not limit.expired():
                 raise
             raise deadline.error(doing, request_id=record_id) from None
+
+
+if hasattr(os, "register_at_fork"):  # what the parent works on, its child does not
+    os.register_at_fork(after_in_child=SessionKeeper.in_flight.clear)
 
 
 def _machine() -> str:
@@ -185,15 +196,23 @@ class KeptKeygen:
         is_ruled_out = isinstance(error, GatewayError) and error.retryable
         state: SessionState = "pending" if self.auth.has_authorised and not is_ruled_out else "failed"
         try:
-            if state == "failed" and (record.reference is None or isinstance(error, ClaimOutdatedError)):
+            is_nobodys = _was_closed(error) or isinstance(error, ClaimOutdatedError)
+            if state == "failed" and (record.reference is None or is_nobodys):
                 await self._in_time(
                     store.delete(record.record_id, expected="pending"), "dropping the request"
                 )
             else:
-                changed = record.changed(state, now=self._keeper.clock(), problem=describe_problem(error))
+                problem = "" if is_nobodys else describe_problem(error)
+                changed = record.changed(state, now=self._keeper.clock(), problem=problem)
                 await self._in_time(store.replace(changed, expected="pending"), "storing the failure")
         except (StoreError, DeadlineExceededError) as failure:
             _log.warning("request %s: the failure could not be stored: %s", record.record_id, failure)
+
+
+def _was_closed(error: Exception) -> bool:
+    """Whether the client was closed meanwhile: that says nothing of the request, which is to be made again."""
+    errors = [error, *(outcome.error for outcome in getattr(error, "outcomes", ()))]
+    return any(isinstance(one, ClientClosedError) for one in errors)
 
 
 def describe_problem(error: BaseException) -> str:

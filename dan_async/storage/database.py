@@ -325,7 +325,7 @@ def bring_up_to_date(connection: sa.Connection, *, allowed: bool) -> None:
     """Migrate an older schema if *allowed*. Runs in the caller's transaction: all of it, or nothing."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-    found = _found_revision(connection)
+    found = found_revision(connection)
     if found == HEAD:
         return
     if found is not None and found not in REVISIONS:
@@ -347,7 +347,7 @@ def bring_up_to_date(connection: sa.Connection, *, allowed: bool) -> None:
     command.upgrade(config, "head")
 
 
-def _found_revision(connection: sa.Connection) -> str | None:
+def found_revision(connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
     table = sa.table(VERSION_TABLE, sa.column("version_num"))

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import stat
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
@@ -233,9 +234,10 @@ class PassphraseKeys(KeySource):
         if not isinstance(cost, int) or cost not in _COSTS:
             raise InvalidFieldError("cost", "must be a power of two from 2**10 to 2**20")
         self._cost = cost
-        self._keys: dict[str, StoreKey] = {}
+        self._found: dict[str, tuple[int, StoreKey]] = {}  # with the place of the passphrase
         self._current: StoreKey | None = None
-        self._deriving = asyncio.Lock()
+        # Not an asyncio.Lock: several stores may have these keys, and each runs on the event loop of its own thread.
+        self._deriving = threading.Lock()
 
     def __repr__(self) -> str:
         return "PassphraseKeys('***')"
@@ -247,41 +249,54 @@ class PassphraseKeys(KeySource):
         Raises:
             StoreKeyError: The store was used with a passphrase that is not given here.
         """
-        async with self._deriving:
-            if self._current is None:
-                self._current = await self._choose(known)
+        if self._current is not None:
             return self._current
+        return await asyncio.to_thread(self._choose, known)
 
-    async def _choose(self, known: str | None) -> StoreKey:
-        if known is not None and _SCRYPT_ID.match(known):
-            key = await self._find(known, self._passphrases[:1])
-            if key is not None:
-                return key
-            if await self._find(known, self._passphrases[1:]) is None:
-                raise StoreKeyError(
-                    "the passphrase is not the one with which the store was last used",
-                    hint="To change it, give the earlier one as well",
-                )
-        head = f"scrypt:{self._cost}:8:1:{secrets.token_hex(16)}"
-        key = await asyncio.to_thread(_scrypt, self._passphrases[0], head)
-        self._keys[key.id] = key
+    def _choose(self, known: str | None) -> StoreKey:
+        with self._deriving:
+            key = self._current or self._last_used(known) or self._make_key()
+            self._current = key
+            return key
+
+    def _last_used(self, known: str | None) -> StoreKey | None:
+        if known is None or not _SCRYPT_ID.match(known):
+            return None
+        place, key = self._find(known)
+        if key is None:
+            raise StoreKeyError(
+                "the passphrase is not the one with which the store was last used",
+                hint="To change it, give the earlier one as well",
+            )
+        return key if place == 0 else None  # that of an earlier passphrase is for reading
+
+    def _make_key(self) -> StoreKey:
+        key = _scrypt(self._passphrases[0], f"scrypt:{self._cost}:8:1:{secrets.token_hex(16)}")
+        self._found[key.id] = 0, key
         return key
 
     async def by_id(self, key_id: str) -> StoreKey | None:
         """Return the key of that id, if one of the passphrases makes it."""
         if not _SCRYPT_ID.match(key_id):
             return None
-        async with self._deriving:
-            return await self._find(key_id, self._passphrases)
+        if key_id in self._found:
+            return self._found[key_id][1]
+        return await asyncio.to_thread(self._derive, key_id)
 
-    async def _find(self, key_id: str, passphrases: Iterable[str]) -> StoreKey | None:
-        for passphrase in passphrases:
-            if key_id in self._keys:
-                break
-            key = await asyncio.to_thread(_scrypt, passphrase, key_id.rpartition(":")[0])
+    def _derive(self, key_id: str) -> StoreKey | None:
+        with self._deriving:
+            return self._find(key_id)[1]
+
+    def _find(self, key_id: str) -> tuple[int, StoreKey | None]:
+        """Return the key of an id, and the place of the passphrase that makes it."""
+        if key_id in self._found:
+            return self._found[key_id]
+        for place, passphrase in enumerate(self._passphrases):
+            key = _scrypt(passphrase, key_id.rpartition(":")[0])
             if key.id == key_id:
-                self._keys[key_id] = key
-        return self._keys.get(key_id)
+                self._found[key_id] = place, key
+                return place, key
+        return 0, None
 
 
 def _scrypt(passphrase: str, head: str) -> StoreKey:

@@ -63,10 +63,12 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert  # noqa: E402 - s
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine  # noqa: E402 - same
 
 from dan_async.storage.database import (  # noqa: E402 - same
+    HEAD,
     READS_ONLY,
     Database,
     bring_up_to_date,
     closed,
+    found_revision,
     make_file,
     parse_url,
     sessions_table,
@@ -180,7 +182,8 @@ class SQLAlchemyStore(SessionStore):
             if self._url.drivername.startswith("sqlite"):
                 with translated():
                     await asyncio.to_thread(make_file, self._url)
-            await self._database.use(self._bring_up_to_date)
+            if not await self._database.use(self._is_up_to_date):
+                await self._database.use(self._bring_up_to_date)
             newest = sa.select(sessions_table).order_by(sessions_table.c.updated_at.desc()).limit(1)
             rows = await self._fetch(newest)
             if rows:
@@ -190,6 +193,11 @@ class SQLAlchemyStore(SessionStore):
                     await self._sealer.open(_sealed(rows[0]))
             await self._sealer.current_key_id()
             self._is_open = True
+
+    async def _is_up_to_date(self, plain: AsyncConnection) -> bool:
+        """Reading waits for no other program that writes."""
+        connection = await plain.execution_options(**{READS_ONLY: True})
+        return await connection.run_sync(found_revision) == HEAD
 
     async def _bring_up_to_date(self, connection: AsyncConnection) -> None:
         async with connection.begin():

@@ -10,6 +10,7 @@ import aiohttp
 
 from dan_async._values import setting
 from dan_async.config import TransportOptions, check_url, redact_url
+from dan_async.deadline import OneLoop
 from dan_async.errors import (
     ClientClosedError,
     ConnectionLostError,
@@ -101,6 +102,7 @@ class HttpTransport:
         self._ssl = client_ssl(self._options.ssl_context, self._options.pins)
         self._ids = itertools.count(1)
         self._in_flight = InFlight(self._where)
+        self._loop = OneLoop(f"connection to {self._where}")
 
     def __repr__(self) -> str:
         return f"HttpTransport({self._where!r})"
@@ -117,7 +119,9 @@ class HttpTransport:
             RpcError: The peer answered with an error object.
             ProtocolError: The peer sent what JSON-RPC does not allow.
             ClientClosedError: The transport was closed by its owner.
+            ConfigurationError: It is in use on another event loop.
         """
+        self._loop.check()
         request_id = next(self._ids)
         try:
             body = _Body(encode_request(request_id, method, params).encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import define, evolve, field, setters
@@ -25,7 +26,7 @@ from dan_async.config import Timeouts, TransportOptions, check_transport, check_
 from dan_async.crypto.abi import encode_arguments
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.set_code import Authorisation
-from dan_async.deadline import Deadline
+from dan_async.deadline import Deadline, OneLoop
 from dan_async.errors import (
     BundlerError,
     ConfigurationError,
@@ -114,6 +115,7 @@ class SmartAccountClient:
     _is_checked: bool = field(init=False, default=False, on_setattr=setters.NO_OP)
     _is_deployed: bool = field(init=False, default=False, on_setattr=setters.NO_OP)
     _deploying: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+    _loop: OneLoop = field(init=False, factory=partial(OneLoop, "account"))
     lanes: NonceLanes = field(init=False)
     _sender: OperationSender = field(init=False)
 
@@ -671,6 +673,7 @@ class SmartAccountClient:
         return self._chain_or_none
 
     def _deadline(self, timeout_s: TimeSpan | None) -> Deadline:
+        self._loop.check()
         return Deadline(self._timeouts.total_s if timeout_s is None else check_seconds("timeout", timeout_s))
 
     async def aclose(self) -> None:

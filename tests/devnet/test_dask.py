@@ -16,9 +16,16 @@ import pytest
 from attrs import evolve
 
 from dan_async import DanClient, LocalWallet, NodeNetwork, Threshold
-from dan_async.dask_batch import RemoteResult, WorkerSetup, generate_session_keys_on
+from dan_async.dask_batch import (
+    RemoteResult,
+    WorkerSetup,
+    _leave,
+    _run_partition,
+    _seal,
+    generate_session_keys_on,
+)
 from dan_async.devnet import Devnet
-from dan_async.errors import BatchInterruptedError, ConfigurationError, InvalidFieldError
+from dan_async.errors import BatchInterruptedError, ClientClosedError, ConfigurationError, InvalidFieldError
 from dan_async.storage import StoreKey, keys_from_file
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 
@@ -108,6 +115,17 @@ async def test_batches_share_a_cluster(cluster: Any, setup: WorkerSetup, tmp_pat
         if before is not None:
             assert all(after[worker][0] <= before[worker][0] + 3 for worker in after)
         before = after
+
+
+async def test_a_partition_that_starts_when_its_batch_has_ended_opens_nothing(
+    cluster: Any, setup: WorkerSetup
+) -> None:
+    """A batch is broken off, and the cluster is slower than its end: nobody would close that client."""
+    sealed = await _seal(setup.keys(), {"rows": list(enumerate(rows(1))), "retryFailed": False})
+    await cluster.run(_leave, setup, "ended")
+    with pytest.raises(ClientClosedError, match="batch has ended"):
+        await cluster.submit(_run_partition, setup, "ended", sealed, pure=False)
+    assert [clients for _, clients in (await cluster.run(open_files)).values()] == [0, 0]
 
 
 @pytest.mark.long

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,15 @@ import pytest
 
 from dan_async import DanClient, GatewayNetwork, LocalWallet, NodeNetwork
 from dan_async.devnet import Devnet
-from dan_async.errors import ConfigurationError
-from dan_async.storage import FixedKeys, MemorySessionStore, StoreKey
+from dan_async.errors import ConfigurationError, ConnectError
+from dan_async.jobs.keeping import SessionKeeper
+from dan_async.storage import FixedKeys, MemorySessionStore, PassphraseKeys, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
+from dan_async.transport.http import HttpTransport
+from dan_async.userops import Call
 from tests.fake_nodes import FakeNetwork
-from tests.stored import active, session
+from tests.stored import active, pending, session
+from tests.unit.userops.services import TARGET, World, account_in
 
 WALLET = LocalWallet("11" * 32)
 
@@ -74,6 +80,61 @@ async def test_a_store_on_the_loop_of_another_thread(tmp_path: Path) -> None:
             with pytest.raises(ConfigurationError, match="the store is in use on another event loop"):
                 await in_another_thread(call)
         await store.save(active())
+
+
+async def test_an_account_on_the_loop_of_another_thread() -> None:
+    """Lanes and connections belong to one loop."""
+    async with await account_in(World()) as account:
+        await account.send_user_operation(Call(TARGET, value=1))
+        for call in (lambda: account.send_user_operation(Call(TARGET, value=1)), account.get_nonce):
+            with pytest.raises(ConfigurationError, match="the account is in use on another event loop"):
+                await in_another_thread(call)
+        await account.send_user_operation(Call(TARGET, value=1))
+
+
+def test_a_connection_in_a_second_run() -> None:
+    """A wallet's, or a bundler's."""
+    transport = HttpTransport("http://127.0.0.1:1/")
+
+    async def ask() -> None:
+        with pytest.raises(ConnectError):
+            await transport.call("eth_chainId", "[]", timeout_s=1)
+        await transport.aclose()
+
+    asyncio.run(ask())
+    with pytest.raises(ConfigurationError, match=r"connection to .* is in use on another event loop"):
+        asyncio.run(ask())
+
+
+def test_one_passphrase_serves_the_stores_of_many_threads() -> None:
+    """Each with a loop of its own; the key is derived once."""
+    keys, found = PassphraseKeys("correct horse", cost=2**14), []
+
+    async def use() -> None:
+        current = await keys.current(None)
+        found.append((current, await keys.by_id(current.id)))
+
+    threads = [threading.Thread(target=lambda: asyncio.run(use()), daemon=True) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(found) == 6
+    assert len({key.id for pair in found for key in pair if key is not None}) == 1
+
+
+def test_what_a_parent_works_on_its_forked_child_does_not() -> None:
+    """Or its records would stay busy there for ever."""
+    keeper, record = SessionKeeper(MemorySessionStore(), time.time), pending()
+    keeper.in_flight.add(record.record_id)
+    try:
+        assert keeper.is_busy(record)
+        child = os.fork()
+        if child == 0:
+            os._exit(keeper.is_busy(record))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        keeper.in_flight.clear()
 
 
 def test_a_client_in_a_second_run() -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from dan_async import DanClient, LocalWallet
 from dan_async.errors import (
+    ClientClosedError,
     ConfigurationError,
+    DanError,
     DeadlineExceededError,
     GatewayError,
     InvalidFieldError,
@@ -95,6 +97,26 @@ async def test_nothing_is_sent_if_the_intent_cannot_be_stored(
         with pytest.raises(StoreUnavailableError):
             await dan.generate_session_key(wallet=LocalWallet(KEY), chain_id=1)
     assert nodes.calls == []
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+async def test_a_client_that_is_closed_fails_no_row(
+    nodes: FakeNetwork, store: WatchedStore, is_signed: bool
+) -> None:
+    """The row is as if it had never been tried, or pending without a problem: a resumed batch makes it."""
+
+    class Hanging(LocalWallet):
+        async def sign_typed_data(self, typed_data: Any) -> str:
+            signature = await super().sign_typed_data(typed_data)
+            await dan.network.aclose()
+            if not is_signed:
+                raise ClientClosedError("the network was closed")
+            return signature
+
+    async with DanClient(nodes.network(), store=store) as dan:
+        with pytest.raises(DanError):
+            await dan.generate_session_key(wallet=Hanging(KEY), chain_id=1, reference="row 1")
+    assert [(r.state, r.problem) for r in store.records] == ([("pending", "")] if is_signed else [])
 
 
 async def test_a_session_that_others_have_stored_meanwhile_is_returned(nodes: FakeNetwork) -> None:

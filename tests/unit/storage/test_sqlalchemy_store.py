@@ -145,6 +145,19 @@ async def test_a_wrong_passphrase_is_a_clear_error(database: str) -> None:
     await store.aclose()
 
 
+async def test_a_changed_passphrase_is_enough_after_a_rotation(database: str) -> None:
+    """The store reads a record under the earlier one before it asks for a key to write with."""
+    cost = 2**10
+    async with SQLAlchemyStore(database, PassphraseKeys("correct horse", cost=cost)) as store:
+        await store.save(old := active())
+    keys = PassphraseKeys("battery staple", older=["correct horse"], cost=cost)
+    async with SQLAlchemyStore(database, keys) as store:
+        await store.save(new := active())
+        assert await store.rotate_keys() == 1
+    async with SQLAlchemyStore(database, PassphraseKeys("battery staple", cost=cost)) as store:
+        assert [await store.get(record.record_id) for record in (old, new)] == [old, new]
+
+
 async def test_keys_rotate_while_the_store_is_in_use(open_store: OpenStore) -> None:
     """Both keys read during the rotation; afterwards the new one is enough, and the old one is of no use."""
     old = open_store(OLD)

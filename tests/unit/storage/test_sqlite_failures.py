@@ -131,6 +131,19 @@ async def test_a_locked_file_is_a_clear_error(open_store: OpenStore, tmp_path: P
     await store.save(active())
 
 
+async def test_a_store_opens_and_reads_while_another_program_writes(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
+    """However long that takes: it may be suspended in the middle."""
+    first = open_store()
+    await first.save(record := active())
+    await first.aclose()
+    other = sqlite3.connect(tmp_path / "keys.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert await open_store(lock_wait_s=0.1).get(record.record_id) == record
+    other.close()
+
+
 async def test_a_lock_that_is_let_go_is_waited_for(open_store: OpenStore, tmp_path: Path) -> None:
     """A short lock costs time and nothing else."""
     store = open_store(lock_wait_s=20)
