@@ -308,12 +308,25 @@ async def test_bytes_in_flight_are_bounded_on_each_connection(make_devnet):
 
 
 async def test_bytes_in_flight_are_bounded_over_post(make_devnet):
-    """The body too many is refused before it is read."""
+    """A body too many is not read: the request whose body has been awaited longest makes way, and keeps nobody out."""
     devnet = await make_devnet(2, 2, limits=NodeLimits(max_in_flight_bytes=10_000))
     async with contextlib.AsyncExitStack() as stack:
         slow = [await stack.enter_async_context(raw(devnet.nodes[0].url)) for _ in range(8)]
         for _, writer in slow:
             writer.write(posted(bytes(10_000))[:-1])
+        await asyncio.sleep(0.1)
+        assert b" 200 " in await answer(devnet.nodes[0].url, posted(BODY))
+        async with asyncio.timeout(5):
+            assert not await slow[0][0].read()
+        assert not any(reader.at_eof() for reader, _ in slow[1:])
+
+
+async def test_requests_in_flight_are_bounded_over_post(make_devnet):
+    """Where those before it are being answered, one too many is told when to come back."""
+    devnet = await make_devnet(2, 2, limits=NodeLimits(max_in_flight_bytes=10))
+    devnet.faults[0] = Delay(seconds=1, methods=["dan_health"])
+    async with raw(devnet.nodes[0].url) as (_, writer):
+        writer.write(posted(BODY))
         await asyncio.sleep(0.1)
         reply = await answer(devnet.nodes[0].url, posted(BODY))
         assert b" 429 " in reply

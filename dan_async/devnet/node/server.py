@@ -215,6 +215,8 @@ class NodeServer:
         self._rate = RateLimit(limits.requests_per_s, limits.request_burst, clock=time.monotonic)
         self._connections: dict[RpcConnection, asyncio.Task[None]] = {}
         self._posts: dict[asyncio.Task[Any], int] = {}  # and how long each may be
+        #: The requests by POST whose body has not come, the oldest first.
+        self._arriving: dict[asyncio.Task[Any], asyncio.Transport] = {}
         self._is_stopping = False
         self._runner: web.AppRunner | None = None
         self._door: Door | None = None
@@ -367,16 +369,14 @@ class NodeServer:
         try:
             return self._turned_away() or await self._answer_post(request)
         finally:
-            del self._posts[task]
+            self._posts.pop(task, None)
 
     async def _answer_post(self, request: web.Request) -> web.StreamResponse:
         rpc_id = None
         method = ""
         try:
             self._admit_post(request)
-            async with asyncio.timeout(_REQUEST_S):
-                body = await request.read()
-            parsed = await read_request_text(self._context, body)
+            parsed = await read_request_text(self._context, await self._read_body(request))
             rpc_id, method = parsed.id, parsed.method
             result = await self._methods.call(method, parsed.params, request.remote or "")
             return await self._reply(request, method, _json(200, encode_result(parsed.id, result)))
@@ -420,9 +420,27 @@ class NodeServer:
         wait_s = self._rate.take(request.remote or "")
         if wait_s:
             raise rate_limited("too many requests from this address", wait_s)
+        while self._has_too_many_posts():
+            if not self._arriving:
+                raise rate_limited("too many requests in flight", 1.0)
+            oldest = next(iter(self._arriving))  # those who hold their requests back keep nobody out
+            del self._posts[oldest]
+            self._arriving.pop(oldest).abort()
+
+    def _has_too_many_posts(self) -> bool:
         too_many_bytes = sum(self._posts.values()) > _MOST_POSTED * self._limits.max_in_flight_bytes
-        if too_many_bytes or len(self._posts) > self._limits.max_in_flight:
-            raise rate_limited("too many requests in flight", 1.0)
+        return too_many_bytes or len(self._posts) > self._limits.max_in_flight
+
+    async def _read_body(self, request: web.Request) -> bytes:
+        task, transport = _current_task(), request.transport
+        if transport is None:
+            raise ConnectionResetError("the client left")
+        self._arriving[task] = transport
+        try:
+            async with asyncio.timeout(_REQUEST_S):
+                return await request.read()
+        finally:
+            self._arriving.pop(task, None)
 
     @staticmethod
     def _websocket(longest: int) -> web.WebSocketResponse:
