@@ -37,6 +37,7 @@ from dan_async.errors import (
     RpcError,
 )
 from dan_async.events import Attempts, EventHub
+from dan_async.nodes.ask_many import PromptAnswer
 from dan_async.nodes.health import Asked, HealthRecord, NetworkClock, NodeUpDown, RestPolicy
 from dan_async.protocols.fields import encode
 from dan_async.protocols.node import KEYGEN_BATCH, IdentifyParams, Identity, identity_digest
@@ -167,13 +168,7 @@ class Node:
         limit_s = deadline.cap(self._timeouts.attempt_s)
         if connection is not None and limit_s != 0.0:
             sent = _Sent(self, connection, request, deadline, tries)
-            sent.number = connection.send(request.method, request.params, limit_s, sent.end)
-            if sent.number is not None:
-                tries.made += 1
-                sent.asked, sent.started = self.health.begin(), self.retry.clock()
-                if self.events.wants_all_attempts:
-                    sent.attempts = self.attempts_at(request)
-                    sent.attempts.began()
+            if sent.is_on_its_way(limit_s):
                 return sent
         return asyncio.create_task(self.call(tries, request=request, deadline=deadline))
 
@@ -294,16 +289,21 @@ class Node:
         await self._transport.aclose()
 
 
-class _Sent(asyncio.Future[T]):
+class _Sent(PromptAnswer[T]):
     """A call of a node whose first attempt was sent at once; if that fails, a task goes on."""
 
-    #: The request's, on its connection; None if it was not sent.
-    number: int | None
-    #: When it was sent.
-    asked: Asked
-    started: float
-    #: Report it; None while nobody wants to hear of what goes well.
-    attempts: Attempts | None = None
+    __slots__ = (
+        "_connection",
+        "_node",
+        "_number",
+        "_rest",
+        "asked",
+        "attempts",
+        "deadline",
+        "request",
+        "started",
+        "tries",
+    )
 
     def __init__(
         self, node: Node, connection: Connection, request: Request[T], deadline: Deadline, tries: Tries
@@ -311,7 +311,23 @@ class _Sent(asyncio.Future[T]):
         super().__init__()
         self.request, self.deadline, self.tries = request, deadline, tries
         self._node, self._connection = node, connection
+        #: Report it; None while nobody wants to hear of what goes well.
+        self.attempts: Attempts | None = None
         self._rest: asyncio.Task[T] | None = None
+
+    def is_on_its_way(self, limit_s: float | None) -> bool:
+        """Send it, if it need not wait."""
+        node, request = self._node, self.request
+        #: The request's, on its connection.
+        self._number = self._connection.send(request.method, request.params, limit_s, self.end)
+        if self._number is None:
+            return False
+        self.tries.made += 1
+        self.asked, self.started = node.health.begin(), node.retry.clock()
+        if node.events.wants_all_attempts:
+            self.attempts = node.attempts_at(request)
+            self.attempts.began()
+        return True
 
     def end(self, answer: Json, error: DanError | None) -> None:
         """Take the end of the request."""
@@ -327,10 +343,11 @@ class _Sent(asyncio.Future[T]):
         except Exception as bug:  # noqa: BLE001 - of ours, for whoever asked
             self._node.health.gave_up(self.asked, is_timed=False)
             self._report(bug)
-            self.set_exception(bug)
+            self.finish(bug)
         else:
-            self._report(value)
-            self.set_result(value)
+            if self.attempts is not None:
+                self._report(value)
+            self.finish(value)
 
     def _report(self, outcome: object) -> None:
         node = self._node
@@ -352,10 +369,8 @@ class _Sent(asyncio.Future[T]):
     def _take_over(self, rest: asyncio.Task[T]) -> None:
         if rest.cancelled():
             super().cancel()
-        elif error := rest.exception():
-            self.set_exception(error)
         else:
-            self.set_result(rest.result())
+            self.finish(rest.exception() or rest.result())
 
     def cancel(self, msg: Any = None) -> bool:
         """Give the request up. As a task does, it ends when whatever is under way has ended."""
@@ -363,8 +378,8 @@ class _Sent(asyncio.Future[T]):
             return False
         if self._rest is not None:
             return self._rest.cancel(msg)
-        if self.number is not None:
-            self._connection.forget(self.number)
+        if self._number is not None:
+            self._connection.forget(self._number)
         self._node.health.gave_up(self.asked, is_timed=self.request.method not in _COLLECTIVE)
         self._report(asyncio.CancelledError())
         return super().cancel(msg)
