@@ -19,6 +19,7 @@ from dan_async.types import OperatorAddress, RequestId
 
 DIGEST_BYTES = 32
 
+_FOUR = (4).to_bytes(4, "big")
 
 #: Returns the 32-byte hash of bytes.
 keccak256: Callable[[bytes], bytes] = pysha3.keccak256
@@ -26,24 +27,21 @@ keccak256: Callable[[bytes], bytes] = pysha3.keccak256
 
 def tagged_hash(tag: str, *parts: bytes | int | OperatorAddress | RequestId) -> bytes:
     """Return H(tag, part, …) as described above; the hex digits of addresses and ids were checked before."""
-    framed = [_frame(tag.encode())]
-    for part in parts:
+    framed: list[bytes] = []
+    for part in (tag.encode(), *parts):
         if isinstance(part, bytes):
             framed += len(part).to_bytes(4, "big"), part
         elif isinstance(part, str):
-            framed.append(_frame_hex(part))
+            framed.append(_frame(part))
         else:
-            framed.append(_frame(part.to_bytes(4, "big")))
+            framed += _FOUR, part.to_bytes(4, "big")
     return hashlib.sha256(b"".join(framed)).digest()
 
 
-def _frame(data: bytes) -> bytes:
+@lru_cache(maxsize=1024)  # one request is hashed several times, with the same few operators
+def _frame(digits: str) -> bytes:
+    data = bytes.fromhex(digits[2:])
     return len(data).to_bytes(4, "big") + data
-
-
-@lru_cache(maxsize=1024)  # one request is hashed several times, the same few operators in each
-def _frame_hex(text: str) -> bytes:
-    return _frame(bytes.fromhex(text[2:]))
 
 
 #: Characters and values of a message that take up to 5 ms to read and hash; 256 KiB of numbers take 0.2 s.

@@ -126,7 +126,7 @@ def read_signature(digest: bytes, signature: str | bytes) -> tuple[bytes, Addres
 def signer_of(digest: bytes, signature: str | bytes) -> str | None:
     """Return the address whose key signed a digest; None if it is no signature."""
     try:
-        return recover_address(digest, signature)
+        return point_to_address(_recover(digest, parse_signature(signature)))
     except InvalidFieldError:
         return None
 

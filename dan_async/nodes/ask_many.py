@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -123,14 +124,18 @@ async def ask_many(
     *ask* counts its attempts at a node, and fails with a DanError; any other exception ends the asking, and is raised. Each
     question is a future, or is run as a task, and all of them have ended when this returns or raises.
     """
-    asking = _Asking(iter(candidates), ask, plan, deadline, Answers(step=step), time.monotonic())
-    answers = asking.answers
+    answers: Answers[A] = Answers(step=step)
+    end = asyncio.get_running_loop().create_future()
+    asking = _Asking(iter(candidates), ask, plan, deadline, answers, end, time.monotonic())
     try:
-        await asking.until_over()
+        asking.begin()
+        await end
         for question in tuple(asking.awaited.values()):
             if question.future.done():
-                question.take(question.future)  # it came in the last moment
+                asking.take(question, question.future)  # it came in the last moment
     finally:
+        if asking.timer is not None:
+            asking.timer.cancel()
         if asking.awaited:
             cut_off, asking.awaited = asking.awaited, {}
             await cancel_and_wait([question.future for question in cut_off.values()])
@@ -146,21 +151,8 @@ async def ask_many(
 class PromptAnswer(asyncio.Future[A]):
     """An answer that the engine hears of at once, where a callback would wait for the next turn of the event loop."""
 
-    __slots__ = ("on_end",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        #: To be called when it has ended, unless it was cancelled.
-        self.on_end: Callable[[asyncio.Future[A]], object] | None = None
-
-    def finish(self, outcome: A | BaseException) -> None:
-        """End it with an answer or an error."""
-        if isinstance(outcome, BaseException):
-            self.set_exception(outcome)
-        else:
-            self.set_result(outcome)
-        if self.on_end is not None:
-            self.on_end(self)
+    #: To be called when it has ended, unless it was cancelled.
+    on_end: Callable[[asyncio.Future[A]], object] | None = None
 
 
 @define(eq=False, repr=False)
@@ -169,17 +161,12 @@ class _Question(Tries, Generic[N, A]):
 
     node: N = field(kw_only=True)
     asked_at: float = field(kw_only=True)
-    _asking: _Asking[N, A] = field(kw_only=True)
     future: asyncio.Future[A] = field(init=False)
     is_late: bool = field(default=False, init=False)
     ended_at: float = field(default=0.0, init=False)
     answer: A | None = field(default=None, init=False)
     summary: str = field(default="ready", init=False)
     error: DanError | None = field(default=None, init=False)
-
-    def take(self, ended: asyncio.Future[A]) -> None:
-        """Act on the answer, or on the failure."""
-        self._asking.take(self, ended)
 
 
 @define(eq=False, repr=False)
@@ -191,43 +178,34 @@ class _Asking(Generic[N, A]):
     _plan: Plan[A]
     _deadline: Deadline
     answers: Answers[A]
+    #: Done when enough is known and the others were listened to.
+    _end: asyncio.Future[None]
     started: float
     awaited: dict[OperatorAddress, _Question[N, A]] = field(factory=dict, init=False)
-    _loop: asyncio.AbstractEventLoop = field(factory=asyncio.get_running_loop, init=False)
-    _end: asyncio.Future[None] = field(init=False)
     _is_settled: bool = field(default=False, init=False)  # enough is known
     _late: int = field(default=0, init=False)  # among the awaited
     _is_patient: bool = field(default=True, init=False)
     _has_last_word: bool = field(default=False, init=False)
     _looks: int = field(default=0, init=False)
-    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    timer: asyncio.TimerHandle | None = field(default=None, init=False)
     #: A bug of ours, which ended the asking.
     crash: Exception | None = field(default=None, init=False)
 
-    @_end.default
-    def _make_end(self) -> asyncio.Future[None]:
-        return self._loop.create_future()
-
-    async def until_over(self) -> None:
-        """Ask, and wait until enough is known and the others were listened to."""
-        try:
-            self._ask_more()
-            if not self._is_settled:
-                self._look_in(self._next_look_s())
-            await self._end
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
+    def begin(self) -> None:
+        """Ask as many as are wanted."""
+        self._ask_more()
+        if not self._is_settled:
+            self._look_in(self._next_look_s())
 
     # --- the time -------------------------------------------------------------------------------------------------------
 
     def _look_in(self, seconds: float | None) -> None:
         """Look at the time when so much of it has passed, and not before."""
         self._looks += 1
-        if self._timer is not None:
-            self._timer.cancel()
+        if self.timer is not None:
+            self.timer.cancel()
         if seconds is not None:
-            self._timer = self._loop.call_later(seconds, after_reading, self._look, self._looks)
+            self.timer = self._end.get_loop().call_later(seconds, after_reading, self._look, self._looks)
 
     def _next_look_s(self) -> float | None:
         """Return the seconds until something is due: a hedge, the end of the patience, the deadline."""
@@ -279,22 +257,17 @@ class _Asking(Generic[N, A]):
         if missing > 0 and not (asked and self._deadline.is_over):  # a spare could not answer any more
             now = time.monotonic()
             for node in islice(self._candidates, missing):
-                self._question(node, now)
+                question: _Question[N, A] = _Question(node=node, asked_at=now)
+                asked.append(question)
+                question.future = future = asyncio.ensure_future(self._ask(node, question))
+                self.awaited[node.operator] = question
+                if isinstance(future, PromptAnswer):
+                    future.on_end = partial(self.take, question)
+                else:
+                    future.add_done_callback(partial(self.take, question))
         least = plan.wanted if plan.least is None else plan.least
         if not self.awaited or (answered >= least and not self._is_patient):
             self._settle()
-
-    def _question(self, node: N, now: float) -> None:
-        question: _Question[N, A] = _Question(node=node, asked_at=now, asking=self)
-        self.answers.questions.append(question)
-        answer = self._ask(node, question)
-        if isinstance(answer, PromptAnswer):
-            answer.on_end = question.take
-            question.future = answer
-        else:
-            question.future = asyncio.ensure_future(answer)
-            question.future.add_done_callback(question.take)
-        self.awaited[node.operator] = question
 
     def take(self, question: _Question[N, A], ended: asyncio.Future[A]) -> None:
         """Act on a node's answer, or on its failure."""

@@ -168,7 +168,13 @@ class Node:
         limit_s = deadline.cap(self._timeouts.attempt_s)
         if connection is not None and limit_s != 0.0:
             sent = _Sent(self, connection, request, deadline, tries)
-            if sent.is_on_its_way(limit_s):
+            sent.number = connection.send(request.method, request.params, limit_s, sent.end)
+            if sent.number is not None:
+                tries.made += 1
+                sent.asked, sent.started = self.health.begin(), self.retry.clock()
+                if self.events.wants_all_attempts:
+                    sent.attempts = self.attempts_at(request)
+                    sent.attempts.began()
                 return sent
         return asyncio.create_task(self.call(tries, request=request, deadline=deadline))
 
@@ -292,18 +298,14 @@ class Node:
 class _Sent(PromptAnswer[T]):
     """A call of a node whose first attempt was sent at once; if that fails, a task goes on."""
 
-    __slots__ = (
-        "_connection",
-        "_node",
-        "_number",
-        "_rest",
-        "asked",
-        "attempts",
-        "deadline",
-        "request",
-        "started",
-        "tries",
-    )
+    #: The request's, on its connection; None if it was not sent.
+    number: int | None
+    #: When it was sent.
+    asked: Asked
+    started: float
+    #: Report it; None while nobody wants to hear of what goes well.
+    attempts: Attempts | None = None
+    _rest: asyncio.Task[T] | None = None
 
     def __init__(
         self, node: Node, connection: Connection, request: Request[T], deadline: Deadline, tries: Tries
@@ -311,23 +313,6 @@ class _Sent(PromptAnswer[T]):
         super().__init__()
         self.request, self.deadline, self.tries = request, deadline, tries
         self._node, self._connection = node, connection
-        #: Report it; None while nobody wants to hear of what goes well.
-        self.attempts: Attempts | None = None
-        self._rest: asyncio.Task[T] | None = None
-
-    def is_on_its_way(self, limit_s: float | None) -> bool:
-        """Send it, if it need not wait."""
-        node, request = self._node, self.request
-        #: The request's, on its connection.
-        self._number = self._connection.send(request.method, request.params, limit_s, self.end)
-        if self._number is None:
-            return False
-        self.tries.made += 1
-        self.asked, self.started = node.health.begin(), node.retry.clock()
-        if node.events.wants_all_attempts:
-            self.attempts = node.attempts_at(request)
-            self.attempts.began()
-        return True
 
     def end(self, answer: Json, error: DanError | None) -> None:
         """Take the end of the request."""
@@ -343,11 +328,13 @@ class _Sent(PromptAnswer[T]):
         except Exception as bug:  # noqa: BLE001 - of ours, for whoever asked
             self._node.health.gave_up(self.asked, is_timed=False)
             self._report(bug)
-            self.finish(bug)
+            self.set_exception(bug)
         else:
             if self.attempts is not None:
                 self._report(value)
-            self.finish(value)
+            self.set_result(value)
+        if self.on_end is not None and self.done():
+            self.on_end(self)
 
     def _report(self, outcome: object) -> None:
         node = self._node
@@ -369,8 +356,12 @@ class _Sent(PromptAnswer[T]):
     def _take_over(self, rest: asyncio.Task[T]) -> None:
         if rest.cancelled():
             super().cancel()
+        elif error := rest.exception():
+            self.set_exception(error)
         else:
-            self.finish(rest.exception() or rest.result())
+            self.set_result(rest.result())
+        if self.on_end is not None:
+            self.on_end(self)
 
     def cancel(self, msg: Any = None) -> bool:
         """Give the request up. As a task does, it ends when whatever is under way has ended."""
@@ -378,8 +369,8 @@ class _Sent(PromptAnswer[T]):
             return False
         if self._rest is not None:
             return self._rest.cancel(msg)
-        if self._number is not None:
-            self._connection.forget(self._number)
+        if self.number is not None:
+            self._connection.forget(self.number)
         self._node.health.gave_up(self.asked, is_timed=self.request.method not in _COLLECTIVE)
         self._report(asyncio.CancelledError())
         return super().cancel(msg)
