@@ -130,29 +130,22 @@ async def ask_many(
     try:
         asking.begin()
         await end
-        for question in tuple(asking.awaited.values()):
-            if question.future.done():
-                asking.take(question, question.future)  # it came in the last moment
+        for question, answer in tuple(asking.awaited.values()):
+            if answer.done():
+                asking.take(question, answer)  # it came in the last moment
     finally:
         if asking.timer is not None:
             asking.timer.cancel()
         if asking.awaited:
             cut_off, asking.awaited = asking.awaited, {}
-            await cancel_and_wait([question.future for question in cut_off.values()])
+            await cancel_and_wait([answer for _, answer in cut_off.values()])
             ended_at = time.monotonic()
-            for question in cut_off.values():
+            for question, _ in cut_off.values():
                 question.ended_at = ended_at
     if asking.crash is not None:
         raise asking.crash
     answers.elapsed_s = time.monotonic() - asking.started
     return answers
-
-
-class PromptAnswer(asyncio.Future[A]):
-    """An answer that the engine hears of at once, where a callback would wait for the next turn of the event loop."""
-
-    #: To be called when it has ended, unless it was cancelled.
-    on_end: Callable[[asyncio.Future[A]], object] | None = None
 
 
 @define(eq=False, repr=False)
@@ -161,7 +154,6 @@ class _Question(Tries, Generic[N, A]):
 
     node: N = field(kw_only=True)
     asked_at: float = field(kw_only=True)
-    future: asyncio.Future[A] = field(init=False)
     is_late: bool = field(default=False, init=False)
     ended_at: float = field(default=0.0, init=False)
     answer: A | None = field(default=None, init=False)
@@ -181,7 +173,9 @@ class _Asking(Generic[N, A]):
     #: Done when enough is known and the others were listened to.
     _end: asyncio.Future[None]
     started: float
-    awaited: dict[OperatorAddress, _Question[N, A]] = field(factory=dict, init=False)
+    awaited: dict[OperatorAddress, tuple[_Question[N, A], asyncio.Future[A]]] = field(
+        factory=dict, init=False
+    )
     _is_settled: bool = field(default=False, init=False)  # enough is known
     _late: int = field(default=0, init=False)  # among the awaited
     _is_patient: bool = field(default=True, init=False)
@@ -212,7 +206,7 @@ class _Asking(Generic[N, A]):
         now, plan = time.monotonic(), self._plan
         waits = []
         if plan.hedge_s is not None:
-            waits += [q.asked_at + plan.hedge_s - now for q in self.awaited.values() if not q.is_late]
+            waits += [q.asked_at + plan.hedge_s - now for q, _ in self.awaited.values() if not q.is_late]
         if plan.patience_s is not None and self._is_patient:
             waits.append(self.started + plan.patience_s - now)
         return self._deadline.cap(max(0.0, min(waits)) if waits else None)
@@ -239,7 +233,7 @@ class _Asking(Generic[N, A]):
 
     def _note_the_late(self) -> None:
         now, plan = time.monotonic(), self._plan
-        for question in self.awaited.values():
+        for question, _ in self.awaited.values():
             if plan.hedge_s is not None and not question.is_late and now >= question.asked_at + plan.hedge_s:
                 question.is_late = True
                 self._late += 1
@@ -259,12 +253,9 @@ class _Asking(Generic[N, A]):
             for node in islice(self._candidates, missing):
                 question: _Question[N, A] = _Question(node=node, asked_at=now)
                 asked.append(question)
-                question.future = future = asyncio.ensure_future(self._ask(node, question))
-                self.awaited[node.operator] = question
-                if isinstance(future, PromptAnswer):
-                    future.on_end = partial(self.take, question)
-                else:
-                    future.add_done_callback(partial(self.take, question))
+                answer = asyncio.ensure_future(self._ask(node, question))
+                self.awaited[node.operator] = question, answer
+                answer.add_done_callback(partial(self.take, question))
         least = plan.wanted if plan.least is None else plan.least
         if not self.awaited or (answered >= least and not self._is_patient):
             self._settle()

@@ -37,7 +37,6 @@ from dan_async.errors import (
     RpcError,
 )
 from dan_async.events import Attempts, EventHub
-from dan_async.nodes.ask_many import PromptAnswer
 from dan_async.nodes.health import Asked, HealthRecord, NetworkClock, NodeUpDown, RestPolicy
 from dan_async.protocols.fields import encode
 from dan_async.protocols.node import KEYGEN_BATCH, IdentifyParams, Identity, identity_digest
@@ -295,7 +294,7 @@ class Node:
         await self._transport.aclose()
 
 
-class _Sent(PromptAnswer[T]):
+class _Sent(asyncio.Future[T]):
     """A call of a node whose first attempt was sent at once; if that fails, a task goes on."""
 
     #: The request's, on its connection; None if it was not sent.
@@ -305,7 +304,6 @@ class _Sent(PromptAnswer[T]):
     started: float
     #: Report it; None while nobody wants to hear of what goes well.
     attempts: Attempts | None = None
-    _rest: asyncio.Task[T] | None = None
 
     def __init__(
         self, node: Node, connection: Connection, request: Request[T], deadline: Deadline, tries: Tries
@@ -313,6 +311,7 @@ class _Sent(PromptAnswer[T]):
         super().__init__()
         self.request, self.deadline, self.tries = request, deadline, tries
         self._node, self._connection = node, connection
+        self._rest: asyncio.Task[T] | None = None
 
     def end(self, answer: Json, error: DanError | None) -> None:
         """Take the end of the request."""
@@ -333,8 +332,6 @@ class _Sent(PromptAnswer[T]):
             if self.attempts is not None:
                 self._report(value)
             self.set_result(value)
-        if self.on_end is not None and self.done():
-            self.on_end(self)
 
     def _report(self, outcome: object) -> None:
         node = self._node
@@ -360,8 +357,6 @@ class _Sent(PromptAnswer[T]):
             self.set_exception(error)
         else:
             self.set_result(rest.result())
-        if self.on_end is not None:
-            self.on_end(self)
 
     def cancel(self, msg: Any = None) -> bool:
         """Give the request up. As a task does, it ends when whatever is under way has ended."""
