@@ -195,23 +195,18 @@ def points_fit_degree(
     if spare * (degree + 2) <= _SMALL_FACTORS_PER_FULL * len(points):
         for start in range(spare):
             window = indices[start : start + degree + 2]
-            if _weighted_sum(points, window, _whole_dual_weights(window)) is not None:
+            weights = _whole_dual_weights(window)
+            if weighted_sum(zip(weights, [points[index] for index in window], strict=True)) is not None:
                 return False
         return True
     mask = [int.from_bytes(entropy(_SCALAR_ENTROPY), "big") % ORDER for _ in range(spare)]
-    scalars = []
+    terms = []
     for index, weight in zip(indices, _dual_weights(indices), strict=True):
         value = 0
         for coefficient in mask:  # m(index), by Horner's rule
             value = (value * index + coefficient) % ORDER
-        scalars.append(weight * value)
-    return _weighted_sum(points, indices, scalars) is None
-
-
-def _weighted_sum(
-    points: Mapping[int, Point], indices: Sequence[int], weights: Sequence[int]
-) -> Point | None:
-    return weighted_sum(zip(weights, [points[index] for index in indices], strict=True))
+        terms.append((weight * value, points[index]))
+    return weighted_sum(terms) is None
 
 
 @lru_cache(maxsize=1024)
