@@ -66,14 +66,9 @@ def compress(sec1: bytes) -> bytes:
     return sec1 if len(sec1) == _COMPRESSED_LENGTH else point.format(compressed=True)
 
 
-@lru_cache(maxsize=256)
-def point_of_key(sec1: bytes) -> Point:
-    """
-    Return the point of a SEC1 public key; ValueError if it is none.
-
-    Remembered, since a new key is read by everyone who checks it: the codec, the client, and once for each node.
-    """
-    return PublicKey(sec1)
+#: Returns the point of a SEC1 public key; ValueError if it is none. Remembered, since a new key is read by everyone who
+#: checks it: the codec, the client, and once for each node.
+point_of_key: Callable[[bytes], Point] = lru_cache(maxsize=256)(PublicKey)
 
 
 def base_multiply(scalar: int) -> Point:

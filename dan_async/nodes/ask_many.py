@@ -128,7 +128,8 @@ async def ask_many(
     end = asyncio.get_running_loop().create_future()
     asking = _Asking(iter(candidates), ask, plan, deadline, answers, end, time.monotonic())
     try:
-        asking.begin()
+        asking.ask_more()
+        asking.look_again()
         await end
         for question, answer in tuple(asking.awaited.values()):
             if answer.done():
@@ -185,12 +186,6 @@ class _Asking(Generic[N, A]):
     #: A bug of ours, which ended the asking.
     crash: Exception | None = field(default=None, init=False)
 
-    def begin(self) -> None:
-        """Ask as many as are wanted."""
-        self._ask_more()
-        if not self._is_settled:
-            self._look_in(self._next_look_s())
-
     # --- the time -------------------------------------------------------------------------------------------------------
 
     def _look_in(self, seconds: float | None) -> None:
@@ -201,15 +196,17 @@ class _Asking(Generic[N, A]):
         if seconds is not None:
             self.timer = self._end.get_loop().call_later(seconds, after_reading, self._look, self._looks)
 
-    def _next_look_s(self) -> float | None:
-        """Return the seconds until something is due: a hedge, the end of the patience, the deadline."""
+    def look_again(self) -> None:
+        """Look at the time when something is due, unless it is settled: a hedge, the end of the patience, the deadline."""
+        if self._is_settled:
+            return
         now, plan = time.monotonic(), self._plan
         waits = []
         if plan.hedge_s is not None:
             waits += [q.asked_at + plan.hedge_s - now for q, _ in self.awaited.values() if not q.is_late]
         if plan.patience_s is not None and self._is_patient:
             waits.append(self.started + plan.patience_s - now)
-        return self._deadline.cap(max(0.0, min(waits)) if waits else None)
+        self._look_in(self._deadline.cap(max(0.0, min(waits)) if waits else None))
 
     def _look(self, look: int) -> None:
         """See what is due now."""
@@ -225,9 +222,8 @@ class _Asking(Generic[N, A]):
                 self._look_in(self._plan.last_word_s)
             else:
                 self._note_the_late()
-                self._ask_more()
-                if not self._is_settled:
-                    self._look_in(self._next_look_s())
+                self.ask_more()
+                self.look_again()
         except Exception as error:  # noqa: BLE001 - see ``_stop``
             self._stop(error)
 
@@ -241,7 +237,7 @@ class _Asking(Generic[N, A]):
 
     # --- the questions --------------------------------------------------------------------------------------------------
 
-    def _ask_more(self) -> None:
+    def ask_more(self) -> None:
         """See whether it is settled; if not, ask one more node for each answer that no punctual one is about to give."""
         plan, answered, asked = self._plan, len(self.answers.values), self.answers.questions
         if asked and plan.is_settled(self.answers):
@@ -279,7 +275,7 @@ class _Asking(Generic[N, A]):
                     answers.values[operator] = answer
             question.ended_at = time.monotonic()
             if not self._is_settled:
-                self._ask_more()
+                self.ask_more()
             elif self._are_all_in:
                 settle(self._end, None)
         except Exception as error:  # noqa: BLE001 - see ``_stop``
