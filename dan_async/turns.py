@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from weakref import WeakKeyDictionary
 
 #: The processor's time that our work may use in one turn, in seconds; the step that is at work then is finished. Shorter
@@ -80,7 +80,11 @@ class Turns:
     async def go_on(self) -> None:
         """Let work that is under way take its next step: at once, or in a later turn."""
         if not self.may_go_on():
-            await self._wait(self._under_way, None)
+            await self.later()
+
+    def later(self) -> Awaitable[bool]:
+        """Let work that is under way take its next step in a later turn: where ``may_go_on`` has said no."""
+        return self._wait(self._under_way, None)
 
     async def begin(self, timeout_s: float | None) -> bool:
         """Let a new call begin; return False if the time was over before its turn came."""

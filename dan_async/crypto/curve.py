@@ -72,14 +72,9 @@ def compress(sec1: bytes) -> bytes:
     return sec1 if len(sec1) == _COMPRESSED_LENGTH else encode(point)  # there is but one compressed form
 
 
-@lru_cache(maxsize=256)
-def point_of_key(sec1: bytes) -> Point:
-    """
-    Return the point of a SEC1 public key; ValueError if it is none.
-
-    Remembered, since a new key is read by everyone who checks it: the codec, the client, and once for each node.
-    """
-    return PublicKey(sec1)
+#: Returns the point of a SEC1 public key; ValueError if it is none. Remembered, since a new key is read by everyone who
+#: checks it: the codec, the client, and once for each node.
+point_of_key: Callable[[bytes], Point] = lru_cache(maxsize=256)(PublicKey)
 
 
 def base_multiply(scalar: int) -> Point:
@@ -201,23 +196,18 @@ def points_fit_degree(
     if spare * (degree + 2) <= _SMALL_FACTORS_PER_FULL * len(points):
         for start in range(spare):
             window = indices[start : start + degree + 2]
-            if _weighted_sum(points, window, _whole_dual_weights(window)) is not None:
+            weights = _whole_dual_weights(window)
+            if weighted_sum(zip(weights, [points[index] for index in window], strict=True)) is not None:
                 return False
         return True
     mask = [int.from_bytes(entropy(_SCALAR_ENTROPY), "big") % ORDER for _ in range(spare)]
-    scalars = []
+    terms = []
     for index, weight in zip(indices, _dual_weights(indices), strict=True):
         value = 0
         for coefficient in mask:  # m(index), by Horner's rule
             value = (value * index + coefficient) % ORDER
-        scalars.append(weight * value)
-    return _weighted_sum(points, indices, scalars) is None
-
-
-def _weighted_sum(
-    points: Mapping[int, Point], indices: Sequence[int], weights: Sequence[int]
-) -> Point | None:
-    return weighted_sum(zip(weights, [points[index] for index in indices], strict=True))
+        terms.append((weight * value, points[index]))
+    return weighted_sum(terms) is None
 
 
 @lru_cache(maxsize=1024)

@@ -24,8 +24,11 @@ SigningKey: TypeAlias = PrivateKey
 _SECRET_LENGTH = 32
 _SIGNATURE_LENGTH = 65
 
-#: Last byte of a signature as wallets write it -> recovery id.
+#: Last byte of a signature as wallets write it -> recovery id, and that -> last byte as we write it.
 _RECOVERY_IDS = {0: 0, 1: 1, 27: 0, 28: 1}
+_LAST_BYTES = (b"\x1b", b"\x1c")
+
+_ZERO, _ORDER, _HALF_ORDER = bytes(32), ORDER.to_bytes(32, "big"), HALF_ORDER.to_bytes(32, "big")
 
 
 def signing_key(secret: bytes, *, field: str = "private_key") -> SigningKey:
@@ -106,12 +109,12 @@ def parse_signature(value: str | bytes, *, field: str = "signature") -> bytes:
     recovery_id = _RECOVERY_IDS.get(value[64])
     if recovery_id is None:
         raise InvalidFieldError(field, "must end with v = 0, 1, 27 or 28")
-    r, s = int.from_bytes(value[:32], "big"), int.from_bytes(value[32:64], "big")
-    if not (0 < r < ORDER and 0 < s < ORDER):
+    r, s = value[:32], value[32:64]  # numbers of one length compare as their bytes do
+    if not (_ZERO < r < _ORDER and _ZERO < s < _ORDER):
         raise InvalidFieldError(field, "must have r and s from 1 to the group order - 1")
-    if s > HALF_ORDER:
-        return value[:32] + (ORDER - s).to_bytes(32, "big") + bytes((28 - recovery_id,))
-    return value[:64] + bytes((27 + recovery_id,))
+    if s > _HALF_ORDER:
+        return r + (ORDER - int.from_bytes(s, "big")).to_bytes(32, "big") + _LAST_BYTES[1 - recovery_id]
+    return r + s + _LAST_BYTES[recovery_id]
 
 
 def read_signature(digest: bytes, signature: str | bytes) -> tuple[bytes, Address]:
@@ -123,7 +126,7 @@ def read_signature(digest: bytes, signature: str | bytes) -> tuple[bytes, Addres
 def signer_of(digest: bytes, signature: str | bytes) -> str | None:
     """Return the address whose key signed a digest; None if it is no signature."""
     try:
-        return recover_address(digest, signature)
+        return point_to_address(_recover(digest, parse_signature(signature)))
     except InvalidFieldError:
         return None
 

@@ -22,10 +22,9 @@ from collections.abc import Callable, Sequence
 from attrs import define, evolve, field, frozen
 
 from dan_async.config import Threshold
-from dan_async.crypto.curve import decode, points_fit_degree
+from dan_async.crypto.curve import point_of_key, points_fit_degree
 from dan_async.errors import (
     AcknowledgementError,
-    InvalidFieldError,
     NodeOutcome,
     NodeProtocolError,
     QuorumError,
@@ -166,9 +165,9 @@ class KeygenTally:
         )
         if claims.key_id != key_id:
             return _Problem("its key id is not the hash of the key")
-        try:
-            points = dict(enumerate(map(decode, (claims.public_key, *claims.public_shares))))
-        except InvalidFieldError:
+        try:  # their form has 33 bytes for each
+            points = dict(enumerate(map(point_of_key, (claims.public_key, *claims.public_shares))))
+        except ValueError:
             return _Problem("it holds something that is not a point of the curve")
         if not points_fit_degree(points, self._threshold.t - 1):
             return _Problem("its public shares do not make the public key")

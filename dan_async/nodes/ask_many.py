@@ -62,7 +62,7 @@ class Answers(Generic[A]):
                 answer=question.answer,
                 summary=question.summary,
                 error=question.error,
-                attempts=max(1, question.tries.made),
+                attempts=max(1, question.made),
                 elapsed_s=question.ended_at - question.asked_at,
                 step=self.step,
             )
@@ -124,29 +124,24 @@ async def ask_many(
     *ask* counts its attempts at a node, and fails with a DanError; any other exception ends the asking, and is raised. Each
     question is a future, or is run as a task, and all of them have ended when this returns or raises.
     """
-    asking = _Asking(iter(candidates), ask, plan, deadline, Answers(step=step), time.monotonic())
-    answers = asking.answers
+    answers: Answers[A] = Answers(step=step)
+    end = asyncio.get_running_loop().create_future()
+    asking = _Asking(iter(candidates), ask, plan, deadline, answers, end, time.monotonic())
     try:
         asking.ask_more()
-        while not asking.is_settled:
-            await asking.wait(asking.next_look_s())
-            if not asking.is_settled:
-                if deadline.is_over:
-                    await asking.wait(plan.last_word_s)
-                    break
-                asking.look_at_the_time()
-        answers.elapsed_s = time.monotonic() - asking.started
-        if asking.crash is None and not asking.are_all_in and (linger_s := plan.linger_s(answers)):
-            await asking.wait(deadline.cap(linger_s))
-        for question in tuple(asking.awaited.values()):
-            if question.future.done():
-                asking.take(question, question.future)  # it came in the last moment
+        asking.look_again()
+        await end
+        for question, answer in tuple(asking.awaited.values()):
+            if answer.done():
+                asking.take(question, answer)  # it came in the last moment
     finally:
+        if asking.timer is not None:
+            asking.timer.cancel()
         if asking.awaited:
             cut_off, asking.awaited = asking.awaited, {}
-            await cancel_and_wait([question.future for question in cut_off.values()])
+            await cancel_and_wait([answer for _, answer in cut_off.values()])
             ended_at = time.monotonic()
-            for question in cut_off.values():
+            for question, _ in cut_off.values():
                 question.ended_at = ended_at
     if asking.crash is not None:
         raise asking.crash
@@ -155,72 +150,90 @@ async def ask_many(
 
 
 @define(eq=False, repr=False)
-class _Question(Generic[N, A]):
+class _Question(Tries, Generic[N, A]):
     """One node's question, and how it ended; neither answer nor error if it was cut off."""
 
-    node: N
-    asked_at: float
-    tries: Tries = field(factory=Tries)
-    future: asyncio.Future[A] = field(init=False)
-    is_late: bool = False
-    ended_at: float = 0.0
-    answer: A | None = None
-    summary: str = "ready"
-    error: DanError | None = None
+    node: N = field(kw_only=True)
+    asked_at: float = field(kw_only=True)
+    is_late: bool = field(default=False, init=False)
+    ended_at: float = field(default=0.0, init=False)
+    answer: A | None = field(default=None, init=False)
+    summary: str = field(default="ready", init=False)
+    error: DanError | None = field(default=None, init=False)
 
 
 @define(eq=False, repr=False)
 class _Asking(Generic[N, A]):
-    """One call of ``ask_many``: each question is settled when it ends, and the caller only watches the time."""
+    """One call of ``ask_many``: it acts on answers as they come, and on the time, while the caller waits for the end."""
 
     _candidates: Iterator[N]
     _ask: Callable[[N, Tries], Awaitable[A]]
     _plan: Plan[A]
     _deadline: Deadline
     answers: Answers[A]
+    #: Done when enough is known and the others were listened to.
+    _end: asyncio.Future[None]
     started: float
-    awaited: dict[OperatorAddress, _Question[N, A]] = field(factory=dict, init=False)
-    is_settled: bool = field(default=False, init=False)  # enough is known
+    awaited: dict[OperatorAddress, tuple[_Question[N, A], asyncio.Future[A]]] = field(
+        factory=dict, init=False
+    )
+    _is_settled: bool = field(default=False, init=False)  # enough is known
     _late: int = field(default=0, init=False)  # among the awaited
     _is_patient: bool = field(default=True, init=False)
-    _waiter: asyncio.Future[None] | None = field(default=None, init=False)
+    _has_last_word: bool = field(default=False, init=False)
+    _looks: int = field(default=0, init=False)
+    timer: asyncio.TimerHandle | None = field(default=None, init=False)
     #: A bug of ours, which ended the asking.
     crash: Exception | None = field(default=None, init=False)
 
-    # --- the wait -------------------------------------------------------------------------------------------------------
-
-    async def wait(self, timeout_s: float | None) -> None:
-        """Wait until it is settled, or if it is, until all are in; or until the time has passed."""
-        loop = asyncio.get_running_loop()
-        self._waiter = waiter = loop.create_future()
-        timer = None if timeout_s is None else loop.call_later(timeout_s, after_reading, settle, waiter, None)
-        try:
-            await waiter
-        finally:
-            if timer is not None:
-                timer.cancel()
-
     # --- the time -------------------------------------------------------------------------------------------------------
 
-    def next_look_s(self) -> float | None:
-        """Return the seconds until something is due: a hedge, the end of the patience, the deadline."""
+    def _look_in(self, seconds: float | None) -> None:
+        """Look at the time when so much of it has passed, and not before."""
+        self._looks += 1
+        if self.timer is not None:
+            self.timer.cancel()
+        if seconds is not None:
+            self.timer = self._end.get_loop().call_later(seconds, after_reading, self._look, self._looks)
+
+    def look_again(self) -> None:
+        """Look at the time when something is due, unless it is settled: a hedge, the end of the patience, the deadline."""
+        if self._is_settled:
+            return
         now, plan = time.monotonic(), self._plan
         waits = []
         if plan.hedge_s is not None:
-            waits += [q.asked_at + plan.hedge_s - now for q in self.awaited.values() if not q.is_late]
+            waits += [q.asked_at + plan.hedge_s - now for q, _ in self.awaited.values() if not q.is_late]
         if plan.patience_s is not None and self._is_patient:
             waits.append(self.started + plan.patience_s - now)
-        return self._deadline.cap(max(0.0, min(waits)) if waits else None)
+        self._look_in(self._deadline.cap(max(0.0, min(waits)) if waits else None))
 
-    def look_at_the_time(self) -> None:
+    def _look(self, look: int) -> None:
         """See what is due now."""
+        if look != self._looks or self._end.done():
+            return
+        try:
+            if self._is_settled:
+                settle(self._end, None)
+            elif self._has_last_word:
+                self._settle()
+            elif self._deadline.is_over:
+                self._has_last_word = True
+                self._look_in(self._plan.last_word_s)
+            else:
+                self._note_the_late()
+                self.ask_more()
+                self.look_again()
+        except Exception as error:  # noqa: BLE001 - see ``_stop``
+            self._stop(error)
+
+    def _note_the_late(self) -> None:
         now, plan = time.monotonic(), self._plan
-        for question in self.awaited.values():
+        for question, _ in self.awaited.values():
             if plan.hedge_s is not None and not question.is_late and now >= question.asked_at + plan.hedge_s:
                 question.is_late = True
                 self._late += 1
         self._is_patient = plan.patience_s is None or now < self.started + plan.patience_s
-        self.ask_more()
 
     # --- the questions --------------------------------------------------------------------------------------------------
 
@@ -230,37 +243,25 @@ class _Asking(Generic[N, A]):
         if asked and plan.is_settled(self.answers):
             self._settle()
             return
-        missing = max(0, plan.wanted - answered - (len(self.awaited) - self._late))
-        if missing and asked and self._deadline.is_over:
-            missing = 0  # a spare could not answer any more
-        for node in islice(self._candidates, missing):
-            question: _Question[N, A] = _Question(node, time.monotonic())
-            asked.append(question)
-            question.future = asyncio.ensure_future(self._ask(node, question.tries))
-            self.awaited[node.operator] = question
-            question.future.add_done_callback(partial(self.take, question))
+        missing = plan.wanted - answered - (len(self.awaited) - self._late)
+        if missing > 0 and not (asked and self._deadline.is_over):  # a spare could not answer any more
+            now = time.monotonic()
+            for node in islice(self._candidates, missing):
+                question: _Question[N, A] = _Question(node=node, asked_at=now)
+                asked.append(question)
+                answer = asyncio.ensure_future(self._ask(node, question))
+                self.awaited[node.operator] = question, answer
+                answer.add_done_callback(partial(self.take, question))
         least = plan.wanted if plan.least is None else plan.least
         if not self.awaited or (answered >= least and not self._is_patient):
             self._settle()
 
-    def _settle(self) -> None:
-        self.is_settled = True
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None:
-            settle(self._waiter, None)
-
-    @property
-    def are_all_in(self) -> bool:
-        """Whether no other answer is awaited, or only those of nodes that the plan spares."""
-        return not self.awaited or self.awaited.keys() <= set(self._plan.spared(self.answers))
-
     def take(self, question: _Question[N, A], ended: asyncio.Future[A]) -> None:
         """Act on a node's answer, or on its failure."""
         operator, answers = question.node.operator, self.answers
-        if operator not in self.awaited or ended.cancelled():
+        if ended.cancelled() or self.awaited.pop(operator, None) is None:
             return  # cut off, or taken already
+        self._late -= question.is_late
         try:
             try:
                 answer = ended.result()
@@ -273,12 +274,30 @@ class _Asking(Generic[N, A]):
                 if len(answers.values) < self._plan.wanted:
                     answers.values[operator] = answer
             question.ended_at = time.monotonic()
-            del self.awaited[operator]
-            self._late -= question.is_late
-            if not self.is_settled:
+            if not self._is_settled:
                 self.ask_more()
-            elif self.are_all_in:
-                self._wake()
-        except Exception as error:  # noqa: BLE001 - a bug of ours ends the asking, and is raised there
-            self.crash = error
-            self._settle()
+            elif self._are_all_in:
+                settle(self._end, None)
+        except Exception as error:  # noqa: BLE001 - see ``_stop``
+            self._stop(error)
+
+    # --- the end --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _are_all_in(self) -> bool:
+        """Whether no other answer is awaited, or only those of nodes that the plan spares."""
+        return not self.awaited or self.awaited.keys() <= set(self._plan.spared(self.answers))
+
+    def _settle(self) -> None:
+        """Note that enough is known, and listen on if the plan does."""
+        self._is_settled = True
+        self.answers.elapsed_s = time.monotonic() - self.started
+        if not self._are_all_in and (linger_s := self._plan.linger_s(self.answers)):
+            self._look_in(self._deadline.cap(linger_s))
+        else:
+            settle(self._end, None)
+
+    def _stop(self, bug: Exception) -> None:
+        """End the asking for a bug of ours, which is raised where it is awaited."""
+        self.crash = bug
+        settle(self._end, None)

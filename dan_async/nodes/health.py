@@ -129,8 +129,10 @@ class HealthRecord:
     def begin(self, *, is_look: bool = False) -> Asked:
         """Note that the node is being asked; a mere look neither cuts a rest short nor makes it longer, but as its probe."""
         self.requests += 1
-        is_due = self.failures > 0 and self.is_due
-        is_proof = not (is_look and self.failures) or is_due
+        if not self.failures:
+            return Asked(self.policy.clock(), self._failures_seen, True)
+        is_due = self.is_due
+        is_proof = not is_look or is_due
         asked = Asked(self.policy.clock(), self._failures_seen, is_proof)
         if is_due:
             self._probe = asked

@@ -395,7 +395,8 @@ class NodeKeygen:
             while True:
                 began = time.monotonic()
                 opened = signed or await self._open(request, candidates)
-                self._replaced += opened.replaced
+                if opened.outcomes:
+                    self._replaced += opened.replaced
                 were_ready = time.monotonic()
                 authentication = await self._authorise(opened, auth)
                 authorised = time.monotonic()

@@ -334,7 +334,8 @@ class _Sent(asyncio.Future[T]):
             self._report(bug)
             self.set_exception(bug)
         else:
-            self._report(value)
+            if self.attempts is not None:
+                self._report(value)
             self.set_result(value)
 
     def _report(self, outcome: object) -> None:

@@ -229,15 +229,22 @@ def one_of(*values: str) -> Form[Any]:
 
 def list_of(entry: Form[T], least: int, most: int) -> Form[tuple[T, ...]]:
     """A list of so many entries, all of one form; an error in an entry has the list's name."""
-    read_entry, write_entry = entry.read, entry.write
-    write = list if write_entry is _as_it_is else lambda values: list(map(write_entry, values))
+    read_entry = entry.read
 
     def read(name: str, value: Json) -> tuple[T, ...]:
         if not isinstance(value, list) or not least <= len(value) <= most:
             raise InvalidFieldError(name, f"must be a list of {least} to {most} entries")
         return tuple(map(read_entry, repeat(name), value))
 
-    return Form(read, write)
+    return Form(read, _write_list(entry.write))
+
+
+def _write_list(write: Callable[[Any], Json]) -> Callable[[Iterable[Any]], list[Json]]:
+    if write is _as_it_is:
+        return list
+    if write is to_hex:
+        return lambda values: ["0x" + value.hex() for value in values]
+    return lambda values: list(map(write, values))
 
 
 def set_of(entry: Form[T], least: int, most: int) -> Form[tuple[T, ...]]:

@@ -345,7 +345,7 @@ class Socket:
         finally:
             self._limit_s = None
         if not self.turns.may_go_on():
-            await self.turns.go_on()
+            await self.turns.later()
         if isinstance(outcome, DanError):
             raise outcome
         return outcome
@@ -424,7 +424,7 @@ class Socket:
                         end = await self._violation(error.message, WSCloseCode.PROTOCOL_ERROR)
                     else:  # the next one may be here already
                         if not self.turns.may_go_on():
-                            await self.turns.go_on()
+                            await self.turns.later()
             loss = partial(own_copy, end)
             if isinstance(end, ProtocolError) and self.loss is None:
                 self._lose(loss)
