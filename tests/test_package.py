@@ -235,6 +235,22 @@ def test_import_loads_few_modules() -> None:
     assert len(loaded_by("import dan_async")) < 30
 
 
+def test_everyday_names_leave_for_later_what_few_programs_need() -> None:
+    """Each of these is loaded by the first call that needs it."""
+    loaded = loaded_by("from dan_async import DanClient, GatewayNetwork, LocalWallet, NodeNetwork")
+    later = [
+        "batch",
+        "devnet",
+        "events",
+        "nodes.signing",
+        "permissions",
+        "storage",
+        "user_operation",
+        "userops",
+    ]
+    assert not loaded & {"tenacity", *[f"dan_async.{name}" for name in later]}
+
+
 def test_nothing_is_logged_unless_logging_is_configured() -> None:
     """Whatever module a program uses; Python would print warnings otherwise."""
     code = "import logging, dan_async.devnet; logging.getLogger('dan_async.devnet.peers').warning('a peer stops')"
