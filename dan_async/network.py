@@ -755,6 +755,15 @@ class MeasuresClock(Protocol):
         """
         ...
 
+    def is_time_known(self) -> bool:
+        """
+        Return whether the nodes have told the time, which their first answers do; without asking anybody.
+
+        Returns:
+            Whether as many have as the network's usual t, and this machine's clock has not jumped since.
+        """
+        ...
+
 
 def known_skew(network: Network, t: int | None) -> ClockSkew | None:
     """Return how far this machine's clock is off, as far as t nodes have said so far; the network's usual t if None."""

@@ -561,8 +561,11 @@ class ClaimOutdatedError(DanError):
     """The nodes disagree with the clock by which a claim was made: it is to be made anew. Never leaves a job."""
 
 
-def clock_check(network: Network) -> Callable[[], None]:
-    """Return a check whether the nodes still say what they say now of the clock, if anything."""
+def clock_check(network: Network) -> Callable[[], None] | None:
+    """Return a check whether the nodes still say what they say now of the clock; None if they have told the time."""
+    is_known = getattr(network, "is_time_known", None)
+    if is_known is None or is_known():
+        return None
     before = network_time(network, float, None)
 
     def check() -> None:

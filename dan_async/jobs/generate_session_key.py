@@ -75,6 +75,8 @@ async def generate_session_key(
         keygen = partial(network.keygen, asked)
         return run_prepared(prepared, keygen, keeper=keeper, on_report=request.on_report, deadline=deadline)
 
+    if check is None:
+        return await run(prepared)
     try:
         return await run(evolve(prepared, auth=WatchedAuth(prepared.auth, check=check)))
     except ClaimOutdatedError:  # the first answers of a client's nodes said so

@@ -237,13 +237,14 @@ class PendingSessionKeys:
             )
 
     async def _open(
-        self, network: OpensKeygen, prepared: PreparedRequest, check: Callable[[], None] = lambda: None
+        self, network: OpensKeygen, prepared: PreparedRequest, check: Callable[[], None] | None = None
     ) -> PendingSessionKey:
         deadline, request_id = Deadline(prepared.timeout_s), prepared.keygen.request_id
         try:
             async with deadline.enforced("waiting for nodes to be ready", request_id=request_id):
                 opened = await network.open_keygen(prepared.keygen, deadline=deadline)
-            check()
+            if check is not None:
+                check()
             record = intended(prepared, now=self._clock(), opened=opened)
             async with deadline.enforced("storing the request", request_id=request_id):
                 await self._records.store.save(record)

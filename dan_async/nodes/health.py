@@ -348,6 +348,15 @@ class NetworkClock:
             is_right = all(abs(sample.skew_s) <= _RIGHT_S for sample in self._samples.values())
             self._right_at_s = self._samples[operator].ahead_s if is_right else None
 
+    def is_known(self, t: int) -> bool:
+        """Whether t nodes have told the time, and the clock has not jumped since."""
+        if len(self._samples) < t:
+            return False
+        ahead_s = self.wall() - self._monotonic()
+        if self._right_at_s is not None and abs(ahead_s - self._right_at_s) <= _JUMP_S:
+            return True
+        return sum(abs(ahead_s - sample.ahead_s) <= _JUMP_S for sample in self._samples.values()) >= t
+
     def skew(self, t: int) -> ClockSkew | None:
         """Return the skew that t nodes agree on, one of whom is honest; None if there is none."""
         if not self._samples:

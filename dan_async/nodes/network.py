@@ -387,6 +387,10 @@ class NodeNetwork:
         """Return how far this machine's clock is off; see ``MeasuresClock.clock_skew``."""
         return self.pool.clock.skew(check_int("t", t, least=1, most=MAX_SAFE_INT))
 
+    def is_time_known(self) -> bool:
+        """Return whether t nodes have told the time; see ``MeasuresClock.is_time_known``."""
+        return self.pool.clock.is_known(self.default_threshold.t)
+
     async def health(self, *, timeout_s: TimeSpan | None = None) -> NetworkHealth:
         """
         Ask every node how it is, all at once; a node that is down is reported, never raised.
