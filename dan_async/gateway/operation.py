@@ -42,6 +42,9 @@ PING_EVERY_S = 20.0
 #: With less than this left of a deadline, in seconds, a wait that timed out did so because of it.
 _SLACK_S = 0.01
 
+#: A wallet that signs within so many seconds leaves no time for anything to come meanwhile.
+_AT_ONCE_S = 0.001
+
 #: Challenges that are remembered; the oldest are forgotten first. About 100 bytes each.
 _MOST_REMEMBERED = 65_536
 
@@ -309,15 +312,14 @@ class OwnerOperation(GatewayOperation[R]):
         if socket is not None and socket.has_more():
             await self._refuse_early(socket)  # it came together with the challenge
         signing = self._sign(exchange, challenges)
-        if not self._is_interactive:
-            started = Started(signing)
-            # One that has signed without waiting left no time for anything to happen.
-            signatures = started.result if started.is_done else await self._watched(started, socket)
+        began = time.monotonic()
+        started = None if self._is_interactive else Started(signing)
+        if started is not None and started.is_done:
+            signatures = started.result
         else:
-            signatures = await self._watched(signing, socket)
-        early = None if socket is None else await socket.early_error()
-        if early is not None:
-            raise early
+            signatures = await self._watched(started or signing, socket)
+        if time.monotonic() - began >= _AT_ONCE_S:
+            await self._refuse_early(socket)
         self._refuse_if_expired()
         found = {}
         for slot, signature in signatures.items():

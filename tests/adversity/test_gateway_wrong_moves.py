@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import ssl
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -392,6 +393,7 @@ async def test_what_came_while_the_wallet_held_the_loop(what: bytes, said: str) 
 
         async def speak() -> None:
             gateway.visits[0].raw(what)
+            time.sleep(0.002)
 
         wallet = CountingWallet(before=speak)
         error = await error_of(run(gateway, revision="0.3", wallet=wallet))
