@@ -32,6 +32,7 @@ from benchmarks.signing import report as report_signing
 from benchmarks.stalled_node import on_stubs
 from benchmarks.workloads import WORKLOADS, Effort, Workload
 from dan_async.config import Threshold
+from dan_async.permissions.rules import parse_permissions
 
 TINY = Effort(name="tiny", rounds=1, round_s=0.01, warm_up=1, devnet_s=0.1, devnet_keygens=1)
 SMALL = Workload(name="2-of-3", t=2, n=3, concurrency=(1,))
@@ -197,12 +198,13 @@ def test_workloads_have_names_of_their_own():
         assert len({workload.name for workload in workloads}) == len(workloads)
 
 
-def test_permissions_have_the_length_asked_for():
-    """And are JSON."""
-    text = Workload(name="x", t=2, n=3, permissions_bytes=100).permissions
+@pytest.mark.parametrize("length", [400, 16 * 1024])
+def test_permissions_have_the_length_asked_for(length):
+    """And nodes take them."""
+    text = Workload(name="x", t=2, n=3, permissions_bytes=length).permissions
     assert text is not None
-    assert len(text) == 100
-    assert json.loads(text)
+    assert len(text) == length
+    assert parse_permissions(text).rules
 
 
 def test_equal_results_pass(tmp_path):

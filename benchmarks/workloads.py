@@ -7,6 +7,12 @@ from attrs import frozen
 __all__ = ["FULL", "QUICK", "WORKLOADS", "Effort", "Workload"]
 
 
+_BEGIN, _END = '{"permissions":[', "]}"
+_RULE = '{"type":"call","to":"0x%s","selectors":["transfer(address,uint256)","approve(address,uint256)"]}' % (
+    "11" * 20
+)
+
+
 @frozen(kw_only=True)
 class Workload:
     """
@@ -34,10 +40,12 @@ class Workload:
 
     @property
     def permissions(self) -> str | None:
-        """The permissions text of that length."""
+        """A permissions text of that length: as many rules as fit, and blanks."""
         if not self.permissions_bytes:
             return None
-        return '{"note":"' + "p" * (self.permissions_bytes - 11) + '"}'
+        rules = (self.permissions_bytes - len(_BEGIN + _END)) // len(_RULE + ",")
+        text = _BEGIN + ",".join([_RULE] * rules)
+        return text.ljust(self.permissions_bytes - len(_END)) + _END
 
 
 @frozen(kw_only=True)
