@@ -129,6 +129,7 @@ class StubNode:
         self._identity: SigningKey = key.identities[operator]
         self._methods: dict[str, Callable[[Any], Any]] = {
             "dan_identify": self._identify,
+            "dan_health": lambda _: {"time": time.time_ns() // 1_000_000},
             "dan_challenge": self._challenge,
             "dan_keygen": self._keygen,
             "dan_presign": self._presign,
