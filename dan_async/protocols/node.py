@@ -515,7 +515,7 @@ class SignedClaims(Result, Generic[C]):
             return f"it speaks for another operator, {self.operator}"
         if self.party_index != party_index:
             return f"it claims index {self.party_index}, which is not the node's"
-        signer = signer_of(self.digest(request_id), self.signature)
+        signer = self.signer(request_id)
         if signer is None:
             return "its signature is malformed"
         return "" if signer == operator else "it is not signed by the node's operator"

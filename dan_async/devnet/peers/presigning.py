@@ -44,7 +44,7 @@ T = TypeVar("T")
 _NO_SETUP = bytes(32)
 
 #: After a key generation, first everybody gets their answer; after a failure, the next attempt waits a moment. In the
-#: background, each attempt waits twice as long as the one before, and none longer than the last.
+#: background each attempt waits twice as long as the one before, until that would be the longest pause.
 _PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 60
 
