@@ -25,6 +25,7 @@ from dan_async.crypto import curve
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.crypto.signature import SigningKey, sign_digest, signing_key
+from dan_async.errors import NodeCode
 from dan_async.protocols import fields
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
@@ -139,8 +140,11 @@ class StubNode:
     def answer(self, text: str) -> str:
         """Answer one request."""
         request = json.loads(text)
-        result = self._methods[request["method"]](request["params"])
-        return dump({"jsonrpc": "2.0", "id": request["id"], "result": result})
+        head = {"jsonrpc": "2.0", "id": request["id"]}
+        method = self._methods.get(request["method"])
+        if method is None:  # key generation in batches: such a node is asked one by one
+            return dump({**head, "error": {"code": NodeCode.METHOD_NOT_FOUND, "message": "no such method"}})
+        return dump({**head, "result": method(request["params"])})
 
     def _identify(self, params: Any) -> Any:
         time_ms, nonce = time.time_ns() // 1_000_000, bytes.fromhex(params["nonce"][2:])

@@ -30,8 +30,10 @@ from benchmarks.signing import Effort as SigningEffort
 from benchmarks.signing import measure as measure_signing
 from benchmarks.signing import report as report_signing
 from benchmarks.stalled_node import on_stubs
+from benchmarks.stub_nodes import DealtKey, StubNode
 from benchmarks.workloads import WORKLOADS, Effort, Workload
 from dan_async.config import Threshold
+from dan_async.errors import NodeCode
 from dan_async.permissions.rules import parse_permissions
 
 TINY = Effort(name="tiny", rounds=1, round_s=0.01, warm_up=1, devnet_s=0.1, devnet_keygens=1)
@@ -279,6 +281,14 @@ def test_signing_is_measured_step_by_step() -> None:
     assert set(result["ms"]) == {"keygen", "set-ups", "presignature", "shares", "combination"}
     assert 0 < result["ms"]["presignature"] < result["signature_ms"]
     assert report_signing([result]).splitlines()[-1].startswith("| 2-of-2 |")
+
+
+def test_a_stub_node_says_that_it_does_not_know_a_method() -> None:
+    """As a real node does: a batch of key generations is then asked for one by one, over the same connection."""
+    key = DealtKey(2, 3)
+    node = StubNode(key, key.participants[0])
+    said = json.loads(node.answer('{"jsonrpc": "2.0", "id": 7, "method": "dan_keygen_batch", "params": {}}'))
+    assert (said["id"], said["error"]["code"]) == (7, NodeCode.METHOD_NOT_FOUND)
 
 
 async def test_a_batch_of_rows_is_measured() -> None:
