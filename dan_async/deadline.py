@@ -130,6 +130,15 @@ def after_reading(judge: Callable[..., object], *args: Any, turns: int = _TURNS)
         judge(*args)
 
 
+class PromptFuture(asyncio.Future[T]):
+    """A future that tells one listener at once when it is done; each done callback costs a step of the event loop."""
+
+    __slots__ = ("on_end",)
+
+    #: Called by whoever ends it; None if nobody listens.
+    on_end: Callable[[asyncio.Future[T]], object] | None
+
+
 def settle(waiter: asyncio.Future[T], result: T) -> None:
     """Wake whoever waits, unless it was cancelled or woken before."""
     if not waiter.done():

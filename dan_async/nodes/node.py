@@ -43,10 +43,7 @@ from dan_async.protocols.node import KEYGEN_BATCH, IdentifyParams, Identity, ide
 from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.http import HttpTransport
 from dan_async.transport.rpc import Transport
-from dan_async.transport.websocket import (
-    Connection,
-    WebSocketTransport,
-)
+from dan_async.transport.websocket import Call, Connection, WebSocketTransport
 from dan_async.types import Json, OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
@@ -167,8 +164,7 @@ class Node:
         limit_s = deadline.cap(self._timeouts.attempt_s)
         if connection is not None and limit_s != 0.0:
             sent = _Sent(self, connection, request, deadline, tries)
-            sent.number = connection.send(request.method, request.params, limit_s, sent.end)
-            if sent.number is not None:
+            if connection.send(sent, request.method, request.params, limit_s):
                 tries.made += 1
                 sent.asked, sent.started = self.health.begin(), self.retry.clock()
                 if self.events.wants_all_attempts:
@@ -299,16 +295,26 @@ class Node:
         await self._transport.aclose()
 
 
-class _Sent(asyncio.Future[T]):
+class _Sent(Call[T]):
     """A call of a node whose first attempt was sent at once; if that fails, a task goes on."""
 
-    #: The request's, on its connection; None if it was not sent.
-    number: int | None
+    __slots__ = (
+        "_connection",
+        "_node",
+        "_rest",
+        "asked",
+        "attempts",
+        "deadline",
+        "request",
+        "started",
+        "tries",
+    )
+
     #: When it was sent.
     asked: Asked
     started: float
     #: Report it; None while nobody wants to hear of what goes well.
-    attempts: Attempts | None = None
+    attempts: Attempts | None
 
     def __init__(
         self, node: Node, connection: Connection, request: Request[T], deadline: Deadline, tries: Tries
@@ -317,6 +323,7 @@ class _Sent(asyncio.Future[T]):
         self.request, self.deadline, self.tries = request, deadline, tries
         self._node, self._connection = node, connection
         self._rest: asyncio.Task[T] | None = None
+        self.attempts = self.on_end = None
 
     def end(self, answer: Json, error: DanError | None) -> None:
         """Take the end of the request."""
@@ -333,10 +340,16 @@ class _Sent(asyncio.Future[T]):
             self._node.health.gave_up(self.asked, is_timed=False)
             self._report(bug)
             self.set_exception(bug)
+            self._tell()
         else:
             if self.attempts is not None:
                 self._report(value)
             self.set_result(value)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.on_end is not None:
+            self.on_end(self)
 
     def _report(self, outcome: object) -> None:
         node = self._node
@@ -360,8 +373,10 @@ class _Sent(asyncio.Future[T]):
             super().cancel()
         elif error := rest.exception():
             self.set_exception(error)
+            self._tell()
         else:
             self.set_result(rest.result())
+            self._tell()
 
     def cancel(self, msg: Any = None) -> bool:
         """Give the request up. As a task does, it ends when whatever is under way has ended."""
@@ -369,8 +384,7 @@ class _Sent(asyncio.Future[T]):
             return False
         if self._rest is not None:
             return self._rest.cancel(msg)
-        if self.number is not None:
-            self._connection.forget(self.number)
+        self._connection.forget(self)
         self._node.health.gave_up(self.asked, is_timed=self.request.method not in _COLLECTIVE)
         self._report(asyncio.CancelledError())
         return super().cancel(msg)
