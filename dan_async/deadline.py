@@ -40,8 +40,8 @@ class Deadline:
         """Return the shorter of *timeout_s* and the time left."""
         if self._end is None:
             return timeout_s
-        remaining = max(0.0, self._end - self._clock())
-        return remaining if timeout_s is None else min(remaining, timeout_s)
+        remaining = self._end - self._clock()
+        return timeout_s if timeout_s is not None and timeout_s < remaining else max(0.0, remaining)
 
     @property
     def is_over(self) -> bool:

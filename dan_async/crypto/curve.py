@@ -206,16 +206,16 @@ def points_fit_degree(
                 return False
         return True
     mask = [int.from_bytes(entropy(_SCALAR_ENTROPY), "big") % ORDER for _ in range(spare)]
-    weights = zip(_dual_weights(indices), _powers(indices, spare), strict=True)
-    masked = [weight * sum(map(operator.mul, mask, powers)) for weight, powers in weights]  # by m(index)
-    return weighted_sum(zip(masked, points.values(), strict=True)) is None
+    values = [sum(map(operator.mul, mask, powers)) for powers in _powers(indices, spare)]  # m(index) of each
+    factors = map(operator.mul, values, _dual_weights(indices))
+    return weighted_sum(zip(factors, points.values(), strict=True)) is None
 
 
 @lru_cache(maxsize=256)
 def _powers(indices: tuple[int, ...], count: int) -> tuple[tuple[int, ...], ...]:
     """Return so many powers of each index, down to its zeroth."""
     exponents = range(count - 1, -1, -1)
-    return tuple(tuple(pow(index, exponent, ORDER) for exponent in exponents) for index in indices)
+    return tuple(tuple([pow(index, exponent, ORDER) for exponent in exponents]) for index in indices)
 
 
 @lru_cache(maxsize=1024)
