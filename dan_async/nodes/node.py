@@ -166,7 +166,7 @@ class Node:
             sent = _Sent(self, connection, request, deadline, tries)
             if connection.send(sent, request.method, request.params, limit_s):
                 tries.made += 1
-                sent.asked, sent.started = self.health.begin(), self.retry.clock()
+                sent.asked = self.health.begin()
                 if self.events.wants_all_attempts:
                     sent.attempts = self.attempts_at(request)
                     sent.attempts.began()
@@ -191,7 +191,7 @@ class Node:
         return await self.retry.go_on(
             first,
             attempt,
-            started=sent.started,
+            started=self.retry.clock() - sent.elapsed_s,
             deadline=sent.deadline,
             before_sleep=attempts.before_sleep,
         )
@@ -306,13 +306,10 @@ class _Sent(Call[T]):
         "attempts",
         "deadline",
         "request",
-        "started",
         "tries",
     )
 
-    #: When it was sent.
     asked: Asked
-    started: float
     #: Report it; None while nobody wants to hear of what goes well.
     attempts: Attempts | None
 
@@ -325,6 +322,11 @@ class _Sent(Call[T]):
         self._rest: asyncio.Task[T] | None = None
         self.attempts = self.on_end = None
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since it was sent."""
+        return self._node.health.policy.clock() - self.asked.started
+
     def end(self, answer: Json, error: DanError | None) -> None:
         """Take the end of the request."""
         if self.done():
@@ -336,18 +338,15 @@ class _Sent(Call[T]):
             value = self._node.accept(self.request, self.asked, answer)
         except DanError as failure:
             self._fail(failure)
+            return
         except Exception as bug:  # noqa: BLE001 - of ours, for whoever asked
             self._node.health.gave_up(self.asked, is_timed=False)
             self._report(bug)
             self.set_exception(bug)
-            self._tell()
         else:
             if self.attempts is not None:
                 self._report(value)
             self.set_result(value)
-            self._tell()
-
-    def _tell(self) -> None:
         if self.on_end is not None:
             self.on_end(self)
 
@@ -358,7 +357,7 @@ class _Sent(Call[T]):
                 return
             self.attempts = node.attempts_at(self.request)
             self.attempts.began()
-        self.attempts.ended(outcome, node.retry.clock() - self.started)
+        self.attempts.ended(outcome, self.elapsed_s)
 
     def _fail(self, error: DanError) -> None:
         failure = self._node.failed(self.request, self.asked, error)
@@ -373,10 +372,10 @@ class _Sent(Call[T]):
             super().cancel()
         elif error := rest.exception():
             self.set_exception(error)
-            self._tell()
         else:
             self.set_result(rest.result())
-            self._tell()
+        if self.on_end is not None:
+            self.on_end(self)
 
     def cancel(self, msg: Any = None) -> bool:
         """Give the request up. As a task does, it ends when whatever is under way has ended."""
