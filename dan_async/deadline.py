@@ -40,8 +40,8 @@ class Deadline:
         """Return the shorter of *timeout_s* and the time left."""
         if self._end is None:
             return timeout_s
-        remaining = max(0.0, self._end - self._clock())
-        return remaining if timeout_s is None else min(remaining, timeout_s)
+        remaining = self._end - self._clock()
+        return timeout_s if timeout_s is not None and timeout_s < remaining else max(0.0, remaining)
 
     @property
     def is_over(self) -> bool:
@@ -128,6 +128,15 @@ def after_reading(judge: Callable[..., object], *args: Any, turns: int = _TURNS)
         loop.call_soon(partial(after_reading, judge, *args, turns=turns - 1))
     else:
         judge(*args)
+
+
+class PromptFuture(asyncio.Future[T]):
+    """A future that tells one listener at once when it is done; each done callback costs a step of the event loop."""
+
+    __slots__ = ("on_end",)
+
+    #: Called by whoever ends it; None if nobody listens.
+    on_end: Callable[[asyncio.Future[T]], object] | None
 
 
 def settle(waiter: asyncio.Future[T], result: T) -> None:

@@ -11,6 +11,7 @@ key in the exponent.
 from __future__ import annotations
 
 import math
+import operator
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -25,6 +26,8 @@ Point: TypeAlias = PublicKey
 
 #: The order q of the group (SEC 2, section 2.4.1).
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+
+_MINUS_ONE = ORDER - 1
 
 #: The largest s of a signature in its low form.
 HALF_ORDER = ORDER // 2
@@ -116,8 +119,10 @@ def weighted_sum(terms: Iterable[tuple[int, Point]]) -> Point | None:
     found = []
     for scalar, point in terms:
         reduced = scalar % ORDER
-        if reduced in (1, ORDER - 1):
-            found.append(point if reduced == 1 else negate(point))
+        if reduced == 1:
+            found.append(point)
+        elif reduced == _MINUS_ONE:
+            found.append(negate(point))
         elif reduced:
             found.append(point.multiply(reduced.to_bytes(32, "big")))
     return add(found)
@@ -201,13 +206,16 @@ def points_fit_degree(
                 return False
         return True
     mask = [int.from_bytes(entropy(_SCALAR_ENTROPY), "big") % ORDER for _ in range(spare)]
-    terms = []
-    for index, weight in zip(indices, _dual_weights(indices), strict=True):
-        value = 0
-        for coefficient in mask:  # m(index), by Horner's rule
-            value = (value * index + coefficient) % ORDER
-        terms.append((weight * value, points[index]))
-    return weighted_sum(terms) is None
+    values = [sum(map(operator.mul, mask, powers)) for powers in _powers(indices, spare)]  # m(index) of each
+    factors = map(operator.mul, values, _dual_weights(indices))
+    return weighted_sum(zip(factors, points.values(), strict=True)) is None
+
+
+@lru_cache(maxsize=256)
+def _powers(indices: tuple[int, ...], count: int) -> tuple[tuple[int, ...], ...]:
+    """Return so many powers of each index, down to its zeroth."""
+    exponents = range(count - 1, -1, -1)
+    return tuple(tuple([pow(index, exponent, ORDER) for exponent in exponents]) for index in indices)
 
 
 @lru_cache(maxsize=1024)

@@ -19,28 +19,27 @@ from dan_async.types import OperatorAddress, RequestId
 
 DIGEST_BYTES = 32
 
-_FOUR = (4).to_bytes(4, "big")
-
 #: Returns the 32-byte hash of bytes.
 keccak256: Callable[[bytes], bytes] = pysha3.keccak256
 
 
 def tagged_hash(tag: str, *parts: bytes | int | OperatorAddress | RequestId) -> bytes:
     """Return H(tag, part, …) as described above; the hex digits of addresses and ids were checked before."""
-    framed: list[bytes] = []
-    for part in (tag.encode(), *parts):
-        if isinstance(part, bytes):
-            framed += len(part).to_bytes(4, "big"), part
-        elif isinstance(part, str):
-            framed.append(_frame(part))
-        else:
-            framed += _FOUR, part.to_bytes(4, "big")
-    return hashlib.sha256(b"".join(framed)).digest()
+    framed = [
+        len(part).to_bytes(4, "big") + part if isinstance(part, bytes) else _frame(part) for part in parts
+    ]
+    return hashlib.sha256(b"".join((_frame_tag(tag), *framed))).digest()
 
 
 @lru_cache(maxsize=1024)  # one request is hashed several times, with the same few operators
-def _frame(digits: str) -> bytes:
-    data = bytes.fromhex(digits[2:])
+def _frame(part: str | int) -> bytes:
+    data = bytes.fromhex(part[2:]) if isinstance(part, str) else part.to_bytes(4, "big")
+    return len(data).to_bytes(4, "big") + data
+
+
+@lru_cache(maxsize=64)
+def _frame_tag(tag: str) -> bytes:
+    data = tag.encode()
     return len(data).to_bytes(4, "big") + data
 
 

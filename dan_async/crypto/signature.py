@@ -114,7 +114,7 @@ def parse_signature(value: str | bytes, *, field: str = "signature") -> bytes:
         raise InvalidFieldError(field, "must have r and s from 1 to the group order - 1")
     if s > _HALF_ORDER:
         return r + (ORDER - int.from_bytes(s, "big")).to_bytes(32, "big") + _LAST_BYTES[1 - recovery_id]
-    return r + s + _LAST_BYTES[recovery_id]
+    return value[:64] + _LAST_BYTES[recovery_id]
 
 
 def read_signature(digest: bytes, signature: str | bytes) -> tuple[bytes, Address]:

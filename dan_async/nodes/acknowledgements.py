@@ -18,6 +18,7 @@ Then t nodes must have sent the very same text. A text is read and checked once,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 
 from attrs import define, evolve, field, frozen
 
@@ -57,9 +58,15 @@ class KeygenTally:
     #: By a text that passed every check.
     _groups: dict[str, dict[OperatorAddress, Acknowledgement]] = field(factory=dict, init=False)
     _agreeing: int = field(default=0, init=False)  # in the largest group
+    _wanted: int = field(init=False)  # how many must agree
+    _indices: dict[OperatorAddress, int] = field(init=False)
     _answered: set[OperatorAddress] = field(factory=set, init=False)
     #: Whether as many distinct nodes agree as are wanted.
     is_won: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._wanted = max(self._threshold.t, self._holders)
+        self._indices = dict(zip(self._participants, count(1), strict=False))
 
     def record(self, operator: OperatorAddress, acknowledgement: Acknowledgement) -> None:
         """Check an acknowledgement and count it; raise an AcknowledgementError if it does not count."""
@@ -69,7 +76,7 @@ class KeygenTally:
         group = self._groups.get(acknowledgement.text)
         if group is None:
             self._once(self._check_question, acknowledgement, operator)
-        index = self._participants.index(operator) + 1 if operator in self._participants else None
+        index = self._indices.get(operator)
         problem = acknowledgement.problem(request_id=self._request_id, operator=operator, party_index=index)
         if problem:
             raise _does_not_count(problem, operator, self._request_id)
@@ -79,8 +86,9 @@ class KeygenTally:
         else:
             acknowledgement.share_claims(next(iter(group.values())))
         group[operator] = acknowledgement
-        self._agreeing = max(self._agreeing, len(group))
-        self.is_won = self._agreeing >= max(self._threshold.t, self._holders)
+        if len(group) > self._agreeing:
+            self._agreeing = len(group)
+            self.is_won = self._agreeing >= self._wanted
 
     def record_failure(self, operator: OperatorAddress) -> None:
         """Note that a node will send no acknowledgement."""
@@ -101,7 +109,7 @@ class KeygenTally:
     def is_lost(self) -> bool:
         """Whether no group can become large enough any more, however the other nodes answer."""
         outstanding = len(self._participants) - len(self._answered)
-        return self._agreeing + outstanding < max(self._threshold.t, self._holders)
+        return self._agreeing + outstanding < self._wanted
 
     def verdict(self) -> Acknowledgement:
         """Return an acknowledgement of the one key on which enough nodes agree; raise a QuorumError if there is none."""

@@ -14,13 +14,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
-from functools import partial
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import define, field, frozen
 
-from dan_async.deadline import Deadline, after_reading, cancel_and_wait, settle
+from dan_async.deadline import Deadline, PromptFuture, after_reading, cancel_and_wait, settle
 from dan_async.errors import DanError, NodeOutcome
 from dan_async.retry import Tries
 from dan_async.types import OperatorAddress
@@ -98,7 +97,7 @@ class Plan(Generic[A]):
         return "ready"
 
     def is_settled(self, answers: Answers[A]) -> bool:
-        """Whether more answers would change nothing; asked after each of them and after each failure."""
+        """Whether more answers would change nothing; asked after answers and failures, once for all that come together."""
         return len(answers.values) >= self.wanted
 
     def linger_s(self, answers: Answers[A]) -> float:  # noqa: ARG002 - for those that override it
@@ -131,17 +130,15 @@ async def ask_many(
         asking.ask_more()
         asking.look_again()
         await end
-        for question, answer in tuple(asking.awaited.values()):
-            if answer.done():
-                asking.take(question, answer)  # it came in the last moment
+        asking.take(*[answer for answer in asking.awaited if answer.done()])  # they came in the last moment
     finally:
         if asking.timer is not None:
             asking.timer.cancel()
         if asking.awaited:
             cut_off, asking.awaited = asking.awaited, {}
-            await cancel_and_wait([answer for _, answer in cut_off.values()])
+            await cancel_and_wait(cut_off)
             ended_at = time.monotonic()
-            for question, _ in cut_off.values():
+            for question in cut_off.values():
                 question.ended_at = ended_at
     if asking.crash is not None:
         raise asking.crash
@@ -174,9 +171,9 @@ class _Asking(Generic[N, A]):
     #: Done when enough is known and the others were listened to.
     _end: asyncio.Future[None]
     started: float
-    awaited: dict[OperatorAddress, tuple[_Question[N, A], asyncio.Future[A]]] = field(
-        factory=dict, init=False
-    )
+    awaited: dict[asyncio.Future[A], _Question[N, A]] = field(factory=dict, init=False)
+    #: Those of the awaited that have ended in this turn of the event loop, and are to be taken together.
+    _ended: list[asyncio.Future[A]] = field(factory=list, init=False)
     _is_settled: bool = field(default=False, init=False)  # enough is known
     _late: int = field(default=0, init=False)  # among the awaited
     _is_patient: bool = field(default=True, init=False)
@@ -203,7 +200,7 @@ class _Asking(Generic[N, A]):
         now, plan = time.monotonic(), self._plan
         waits = []
         if plan.hedge_s is not None:
-            waits += [q.asked_at + plan.hedge_s - now for q, _ in self.awaited.values() if not q.is_late]
+            waits += [q.asked_at + plan.hedge_s - now for q in self.awaited.values() if not q.is_late]
         if plan.patience_s is not None and self._is_patient:
             waits.append(self.started + plan.patience_s - now)
         self._look_in(self._deadline.cap(max(0.0, min(waits)) if waits else None))
@@ -229,7 +226,7 @@ class _Asking(Generic[N, A]):
 
     def _note_the_late(self) -> None:
         now, plan = time.monotonic(), self._plan
-        for question, _ in self.awaited.values():
+        for question in self.awaited.values():
             if plan.hedge_s is not None and not question.is_late and now >= question.asked_at + plan.hedge_s:
                 question.is_late = True
                 self._late += 1
@@ -249,34 +246,51 @@ class _Asking(Generic[N, A]):
             for node in islice(self._candidates, missing):
                 question: _Question[N, A] = _Question(node=node, asked_at=now)
                 asked.append(question)
-                answer = asyncio.ensure_future(self._ask(node, question))
-                self.awaited[node.operator] = question, answer
-                answer.add_done_callback(partial(self.take, question))
+                answer = self._ask(node, question)
+                if isinstance(answer, PromptFuture):
+                    answer.on_end = self._note
+                else:
+                    answer = asyncio.ensure_future(answer)
+                    answer.add_done_callback(self.take)
+                self.awaited[answer] = question
         least = plan.wanted if plan.least is None else plan.least
         if not self.awaited or (answered >= least and not self._is_patient):
             self._settle()
 
-    def take(self, question: _Question[N, A], ended: asyncio.Future[A]) -> None:
-        """Act on a node's answer, or on its failure."""
-        operator, answers = question.node.operator, self.answers
-        if ended.cancelled() or self.awaited.pop(operator, None) is None:
-            return  # cut off, or taken already
-        self._late -= question.is_late
+    def _note(self, answer: asyncio.Future[A]) -> None:
+        """Have an answer taken together with all others that come in this turn of the event loop."""
+        if not self._ended:
+            self._end.get_loop().call_soon(self._take_noted)
+        self._ended.append(answer)
+
+    def _take_noted(self) -> None:
+        noted, self._ended = self._ended, []
+        self.take(*noted)
+
+    def take(self, *ended: asyncio.Future[A]) -> None:
+        """Act on answers of nodes, and on failures."""
+        answers, plan = self.answers, self._plan
+        now, is_any = time.monotonic(), False
         try:
-            try:
-                answer = ended.result()
-                assert answer is not None  # that is how an outcome says that there is none
-                question.summary = self._plan.check(operator, answer)
-            except DanError as error:
-                question.error = answers.errors[operator] = error
-            else:
-                question.answer = answer
-                if len(answers.values) < self._plan.wanted:
-                    answers.values[operator] = answer
-            question.ended_at = time.monotonic()
-            if not self._is_settled:
+            for future in ended:
+                question = None if future.cancelled() else self.awaited.pop(future, None)
+                if question is None:
+                    continue  # cut off, or taken already
+                is_any, question.ended_at, operator = True, now, question.node.operator
+                self._late -= question.is_late
+                try:
+                    answer = future.result()
+                    assert answer is not None  # that is how an outcome says that there is none
+                    question.summary = plan.check(operator, answer)
+                except DanError as error:
+                    question.error = answers.errors[operator] = error
+                else:
+                    question.answer = answer
+                    if len(answers.values) < plan.wanted:
+                        answers.values[operator] = answer
+            if is_any and not self._is_settled:
                 self.ask_more()
-            elif self._are_all_in:
+            elif is_any and self._are_all_in:
                 settle(self._end, None)
         except Exception as error:  # noqa: BLE001 - see ``_stop``
             self._stop(error)
@@ -286,7 +300,10 @@ class _Asking(Generic[N, A]):
     @property
     def _are_all_in(self) -> bool:
         """Whether no other answer is awaited, or only those of nodes that the plan spares."""
-        return not self.awaited or self.awaited.keys() <= set(self._plan.spared(self.answers))
+        if not self.awaited:
+            return True
+        spared = self._plan.spared(self.answers)
+        return all(question.node.operator in spared for question in self.awaited.values())
 
     def _settle(self) -> None:
         """Note that enough is known, and listen on if the plan does."""

@@ -246,7 +246,7 @@ async def run_keygen(
         join=None if batches is None else partial(batches.join, nodes, opened, threshold, deadline),
     )
     said = answers.outcomes
-    for outcome in said:
+    for outcome in said if answers.errors else ():
         if isinstance(outcome.error, DanError):
             RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
     if answers.errors and len(tally.winners) == 1:
@@ -266,7 +266,7 @@ async def run_keygen(
         if isinstance(outcome.error, AcknowledgementError) or outcome.operator in suspects:
             health.misbehaved()
         elif failure is None and outcome.error is None:
-            health.acknowledged(in_time=outcome.operator in agreeing)
+            health.acknowledged(in_time=outcome.answer is not None)
     report_verdict(
         nodes[opened.participants[0]].events,
         setup.request_id,

@@ -43,10 +43,7 @@ from dan_async.protocols.node import KEYGEN_BATCH, IdentifyParams, Identity, ide
 from dan_async.retry import RetryPolicy, Tries
 from dan_async.transport.http import HttpTransport
 from dan_async.transport.rpc import Transport
-from dan_async.transport.websocket import (
-    Connection,
-    WebSocketTransport,
-)
+from dan_async.transport.websocket import Call, Connection, WebSocketTransport
 from dan_async.types import Json, OperatorAddress, RequestId
 
 _log = logging.getLogger(__name__)
@@ -167,10 +164,9 @@ class Node:
         limit_s = deadline.cap(self._timeouts.attempt_s)
         if connection is not None and limit_s != 0.0:
             sent = _Sent(self, connection, request, deadline, tries)
-            sent.number = connection.send(request.method, request.params, limit_s, sent.end)
-            if sent.number is not None:
+            if connection.send(sent, request.method, request.params, limit_s):
                 tries.made += 1
-                sent.asked, sent.started = self.health.begin(), self.retry.clock()
+                sent.asked = self.health.begin()
                 if self.events.wants_all_attempts:
                     sent.attempts = self.attempts_at(request)
                     sent.attempts.began()
@@ -195,7 +191,7 @@ class Node:
         return await self.retry.go_on(
             first,
             attempt,
-            started=sent.started,
+            started=self.retry.clock() - sent.elapsed_s,
             deadline=sent.deadline,
             before_sleep=attempts.before_sleep,
         )
@@ -299,16 +295,23 @@ class Node:
         await self._transport.aclose()
 
 
-class _Sent(asyncio.Future[T]):
+class _Sent(Call[T]):
     """A call of a node whose first attempt was sent at once; if that fails, a task goes on."""
 
-    #: The request's, on its connection; None if it was not sent.
-    number: int | None
-    #: When it was sent.
+    __slots__ = (
+        "_connection",
+        "_node",
+        "_rest",
+        "asked",
+        "attempts",
+        "deadline",
+        "request",
+        "tries",
+    )
+
     asked: Asked
-    started: float
     #: Report it; None while nobody wants to hear of what goes well.
-    attempts: Attempts | None = None
+    attempts: Attempts | None
 
     def __init__(
         self, node: Node, connection: Connection, request: Request[T], deadline: Deadline, tries: Tries
@@ -317,6 +320,12 @@ class _Sent(asyncio.Future[T]):
         self.request, self.deadline, self.tries = request, deadline, tries
         self._node, self._connection = node, connection
         self._rest: asyncio.Task[T] | None = None
+        self.attempts = self.on_end = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since it was sent."""
+        return self._node.health.policy.clock() - self.asked.started
 
     def end(self, answer: Json, error: DanError | None) -> None:
         """Take the end of the request."""
@@ -329,6 +338,7 @@ class _Sent(asyncio.Future[T]):
             value = self._node.accept(self.request, self.asked, answer)
         except DanError as failure:
             self._fail(failure)
+            return
         except Exception as bug:  # noqa: BLE001 - of ours, for whoever asked
             self._node.health.gave_up(self.asked, is_timed=False)
             self._report(bug)
@@ -337,6 +347,8 @@ class _Sent(asyncio.Future[T]):
             if self.attempts is not None:
                 self._report(value)
             self.set_result(value)
+        if self.on_end is not None:
+            self.on_end(self)
 
     def _report(self, outcome: object) -> None:
         node = self._node
@@ -345,7 +357,7 @@ class _Sent(asyncio.Future[T]):
                 return
             self.attempts = node.attempts_at(self.request)
             self.attempts.began()
-        self.attempts.ended(outcome, node.retry.clock() - self.started)
+        self.attempts.ended(outcome, self.elapsed_s)
 
     def _fail(self, error: DanError) -> None:
         failure = self._node.failed(self.request, self.asked, error)
@@ -362,6 +374,8 @@ class _Sent(asyncio.Future[T]):
             self.set_exception(error)
         else:
             self.set_result(rest.result())
+        if self.on_end is not None:
+            self.on_end(self)
 
     def cancel(self, msg: Any = None) -> bool:
         """Give the request up. As a task does, it ends when whatever is under way has ended."""
@@ -369,8 +383,7 @@ class _Sent(asyncio.Future[T]):
             return False
         if self._rest is not None:
             return self._rest.cancel(msg)
-        if self.number is not None:
-            self._connection.forget(self.number)
+        self._connection.forget(self)
         self._node.health.gave_up(self.asked, is_timed=self.request.method not in _COLLECTIVE)
         self._report(asyncio.CancelledError())
         return super().cancel(msg)

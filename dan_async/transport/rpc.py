@@ -124,10 +124,13 @@ def decode_reply(text: str) -> Reply:
         ProtocolError: It is not a reply. Its content is not repeated.
     """
     check_extent(text, "the reply", MAX_DEPTH)
+    text = text.strip(" \t\r\n")
     try:
-        value = _DECODER.decode(text)
+        value, end = _DECODER.raw_decode(text)
     except ValueError:
-        raise ProtocolError("the reply is not JSON") from None
+        end = -1
+    if end != len(text):
+        raise ProtocolError("the reply is not JSON")
     if not isinstance(value, dict):
         raise ProtocolError("the reply is not a JSON object")
     if value.get("jsonrpc") != "2.0":

@@ -259,7 +259,7 @@ class Socket:
     async def send(self, text: str, timeout_s: float | None) -> None:
         """Send a text frame, and wait until the peer has read most of it. After an error it may have been sent."""
         try:
-            await self.write(text)
+            self.write(text)
         except UnicodeEncodeError:
             raise InvalidFieldError("frame", "has a lone surrogate, which UTF-8 cannot carry") from None
         except ConnectionLostError:
@@ -269,18 +269,18 @@ class Socket:
                 return
         raise await self._why_it_ended()
 
-    async def write(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Write a text frame at once: to be called when ``buffer`` allows it. May raise UnicodeEncodeError."""
         if self.loss is not None:
             raise self.loss()
         if len(text) > self._longest:
             self._make_way(len(text))
         try:
-            await self._ws.send_str(text)
+            self._ws.send_str(text).send(None)  # it ends at once, since it never waits: see ``WriteBuffer``
+        except StopIteration:
+            return
         except aiohttp.ClientConnectionError:
             pass
-        else:
-            return
         raise self._broken() if self.loss is None else self.loss()
 
     async def _is_read(self, timeout_s: float | None) -> bool:

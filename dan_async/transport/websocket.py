@@ -8,14 +8,14 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 from attrs import define
 
 from dan_async._values import setting
 from dan_async.config import TransportOptions
-from dan_async.deadline import after_reading, cancel_and_wait, settle
+from dan_async.deadline import PromptFuture, after_reading, cancel_and_wait, settle
 from dan_async.errors import (
     ConnectError,
     ConnectionLostError,
@@ -39,9 +39,6 @@ MAX_STRAY_REPLIES = 16
 
 #: Requests whose time is over are looked for at most so often, in seconds: one timer serves all of a connection.
 _EXPIRE_EVERY_S = 0.002
-
-#: Takes the end of a request, once: its result; or the peer's error, that of the connection's loss, or of time running out.
-OnEnd: TypeAlias = Callable[[Json, DanError | None], object]
 
 
 # --- waiting between connections --------------------------------------------------------------------------------------
@@ -101,16 +98,35 @@ class Backoff:
 # --- one connection ---------------------------------------------------------------------------------------------------
 
 
-@define(eq=False, slots=True)
-class _Request:
-    """A request in flight."""
+class Call(PromptFuture[T]):
+    """A request in flight, and the future of what comes of it. The connection that it is made over sets these attributes."""
 
+    __slots__ = ("due", "heard", "method", "number", "timeout_s")
+
+    number: int
     method: str
     timeout_s: float | None
-    due: float  # when its time is over, by the loop's clock
-    on_end: OnEnd
+    #: When its time is over, by the loop's clock.
+    due: float
     #: How many messages had come when it was written; None until then.
-    heard: int | None = None
+    heard: int | None
+
+    def end(self, result: Json, error: DanError | None) -> None:
+        """
+        Take its end, once: its result; or the peer's error, that of the connection's loss, or of time running out.
+
+        It may have been cancelled. Raise nothing.
+        """
+        raise NotImplementedError
+
+
+class _Reply(Call[tuple[Json, DanError | None]]):
+    """An error is a result as well: an exception that a cancelled caller never looks at would be logged as unseen."""
+
+    __slots__ = ()
+
+    def end(self, result: Json, error: DanError | None) -> None:
+        settle(self, (result, error))
 
 
 class Connection:
@@ -136,7 +152,7 @@ class Connection:
         self._socket = socket
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._pending: dict[int, _Request] = {}
+        self._pending: dict[int, Call[Any]] = {}
         self._max_pending = max_pending
         self._places = max_pending  # free ones
         self._turns: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
@@ -152,6 +168,7 @@ class Connection:
         self._look_s = pong_s / 3
         self._watch: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._expires_at = math.inf
         self._heard_before = 0
         socket.hand_on(self._deliver, self._lose)
         if heartbeat_s is not None:
@@ -169,27 +186,22 @@ class Connection:
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
-    def send(self, method: str, params: str, timeout_s: float | None, on_end: OnEnd) -> int | None:
-        """
-        Send a request at once, and return its number, for ``forget``; None if it would have to wait.
-
-        *on_end* is called later, also if this fails, and must not raise.
-        """
+    def send(self, call: Call[Any], method: str, params: str, timeout_s: float | None) -> bool:
+        """Send a request at once, and return True; False if it would have to wait. It ends later, also if this fails."""
         if not self.is_fit or self._places <= 0 or self._socket.buffer.is_crowded:
-            return None
+            return False
         self._places -= 1
-        number = self._enter(method, timeout_s, timeout_s, on_end)
+        self._enter(call, method, timeout_s, timeout_s)
         try:
-            self._write(number, params)
+            self._write(call, params)
         except DanError as error:
-            self.forget(number)
-            self._loop.call_soon(on_end, None, error)
-        return number
+            self.forget(call)
+            self._loop.call_soon(call.end, None, error)
+        return True
 
-    def forget(self, number: int) -> None:
+    def forget(self, call: Call[Any]) -> None:
         """Give a request up, if it has not ended: nobody waits for its reply any more."""
-        request = self._remove(number)
-        if request is not None and request.heard is not None:
+        if self._remove(call.number) is not None and call.heard is not None:
             self._owed += 1
 
     async def request(
@@ -208,67 +220,57 @@ class Connection:
         if self._socket.loss is not None:
             self._free_place()
             raise self._socket.loss()
-        answer: asyncio.Future[tuple[Json, DanError | None]] = self._loop.create_future()
-
-        def on_end(*outcome: Any) -> None:
-            # An error is a result as well: an exception that a cancelled caller never looks at would be logged as unseen.
-            settle(answer, outcome)
-
-        number = self._enter(method, timeout_s, left_s, on_end)
+        reply = _Reply()
+        self._enter(reply, method, timeout_s, left_s)
         try:
             buffer = self._socket.buffer
             has_to_wait = buffer.is_crowded
             if has_to_wait:
-                await buffer.wait(answer)
-            if not answer.done():
+                await buffer.wait(reply)
+            if not reply.done():
                 # Written only now, and not kept: what waits costs no more than the text that its caller has anyway.
-                self._write(number, params)
+                self._write(reply, params)
                 if has_to_wait:
                     buffer.pass_on()
-            result, error = await answer
+            result, error = await reply
         finally:
-            self.forget(number)
+            self.forget(reply)
         if error is not None:
             raise error
         return result
 
-    def _enter(self, method: str, timeout_s: float | None, left_s: float | None, on_end: OnEnd) -> int:
-        """Enter a request that has a place, and return its number."""
-        due = math.inf
-        if left_s is not None:
-            due = self._loop.time() + left_s
-            if self._expiry is None or due < self._expiry.when():
-                self._expire_at(due)
-        self._last_id = number = self._last_id + 1
-        self._pending[number] = _Request(method, timeout_s, due, on_end)
-        return number
+    def _enter(self, call: Call[Any], method: str, timeout_s: float | None, left_s: float | None) -> None:
+        """Enter a request that has a place."""
+        call.method, call.timeout_s, call.heard = method, timeout_s, None
+        call.due = due = math.inf if left_s is None else self._loop.time() + left_s
+        if due < self._expires_at:
+            self._expire_at(due)
+        self._last_id = call.number = self._last_id + 1
+        self._pending[call.number] = call
 
-    def _write(self, number: int, params: str) -> None:
-        request, socket = self._pending[number], self._socket
-        request.heard = heard = socket.heard
+    def _write(self, call: Call[Any], params: str) -> None:
+        socket = self._socket
+        call.heard = heard = socket.heard
         try:
-            # It never waits, see ``WriteBuffer``, so it ends at once.
-            socket.write(encode_request(number, request.method, params)).send(None)
-        except StopIteration:
-            pass
+            socket.write(encode_request(call.number, call.method, params))
         except UnicodeEncodeError:
             raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
         except ConnectionLostError:
             self.retire()  # it is breaking, and the reader will find out why
             raise
         if self._watch is None:
-            left_s = request.due - self._loop.time()
+            left_s = call.due - self._loop.time()
             self._watch = self._loop.call_later(min(self._look_s, max(0.0, left_s / 2)), self._look, heard)
 
-    def _remove(self, number: int) -> _Request | None:
+    def _remove(self, number: int) -> Call[Any] | None:
         """Take a request out that has ended, if it had not before; its place goes to the next that waits for one."""
-        request = self._pending.pop(number, None)
-        if request is not None:
+        call = self._pending.pop(number, None)
+        if call is not None:
             if self._turns:
                 self._free_place()
             else:
                 self._places += 1
-        return request
+        return call
 
     def _free_place(self) -> None:
         turns = self._turns
@@ -301,20 +303,20 @@ class Connection:
     def _expire_at(self, due: float) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
+        self._expires_at = due
         self._expiry = self._loop.call_at(due, after_reading, self._expire)
 
     def _expire(self) -> None:
         """End the requests whose time is over, and come again when the next one's is."""
-        self._expiry = None
+        self._expiry, self._expires_at = None, math.inf
         if self._socket.loss is not None:
             return
         now = self._loop.time()
-        for number in [number for number, request in self._pending.items() if request.due <= now]:
-            request = self._remove(number)
-            if request is not None:
-                self._owed += request.heard is not None
-                request.on_end(None, self._late(request))
-        due = min([request.due for request in self._pending.values()], default=math.inf)
+        for call in [call for call in self._pending.values() if call.due <= now]:
+            if self._remove(call.number) is not None:
+                self._owed += call.heard is not None
+                call.end(None, self._late(call))
+        due = min([call.due for call in self._pending.values()], default=math.inf)
         if due < math.inf:
             self._expire_at(max(due, now + _EXPIRE_EVERY_S))
 
@@ -334,11 +336,11 @@ class Connection:
             if len(self._pending) != 1:
                 raise ProtocolError("an error without an id, while the requests in flight are not just one")
             number = next(iter(self._pending))
-        request = self._remove(number)
-        if request is None:
+        call = self._remove(number)
+        if call is None:
             self._bear_with(number)
         else:
-            request.on_end(reply.result, reply.error)
+            call.end(reply.result, reply.error)
 
     def _bear_with(self, reply_id: int) -> None:
         # Late replies to requests that were given up are expected, once for each; anything else is a stray.
@@ -361,13 +363,13 @@ class Connection:
         elif self._is_retired:
             self._socket.drop()
 
-    def _late(self, request: _Request) -> RequestTimeoutError:
+    def _late(self, call: Call[Any]) -> RequestTimeoutError:
         """Make the error of a request whose time is over; if nothing at all came since it was sent, ask for a sign."""
-        if self._socket.heard == request.heard:
-            self.is_fit, self._heard_before = False, request.heard
+        if self._socket.heard == call.heard:
+            self.is_fit, self._heard_before = False, call.heard
             self._socket.probe(self._pong_s)
-        why = "the peer does not read" if request.heard is None else "no reply came"
-        return self._timeout_error(request.method, request.timeout_s, why)
+        why = "the peer does not read" if call.heard is None else "no reply came"
+        return self._timeout_error(call.method, call.timeout_s, why)
 
     def recover(self) -> bool:
         """Take it for fit again if its peer was heard since it was not; return whether it is fit."""
@@ -389,10 +391,9 @@ class Connection:
         for timer in (self._watch, self._expiry):
             if timer is not None:
                 timer.cancel()
-        for number in tuple(self._pending):
-            request = self._remove(number)
-            if request is not None:
-                request.on_end(None, loss())
+        for call in tuple(self._pending.values()):
+            if self._remove(call.number) is not None:
+                call.end(None, loss())
 
     async def aclose(self, loss: Loss, *, is_polite: bool = True) -> None:
         """Fail what is pending and close the socket; see ``Socket.aclose``."""
