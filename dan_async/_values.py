@@ -10,8 +10,6 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from attrs import validators
-
 from dan_async.errors import InvalidFieldError, escape_controls
 from dan_async.types import TimeSpan
 
@@ -216,7 +214,13 @@ def check_seconds(field: str, value: object, *, most: float = math.inf) -> float
 
 def optional(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:
     """Return a check as the attrs validator of a field that may be None."""
-    return validators.optional(required(check, **bounds))
+    validate = required(check, **bounds)
+
+    def validate_unless_none(instance: object, attribute: Any, value: object) -> None:
+        if value is not None:
+            validate(instance, attribute, value)
+
+    return validate_unless_none
 
 
 def required(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:

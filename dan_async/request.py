@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Protocol, Self, TypeAlias, TypedDict, runtime_checkable
 
-from attrs import converters, field, fields, frozen
+from attrs import converters, define, field, fields, frozen
 
 from dan_async._values import (
     MAX_SAFE_INT,
@@ -294,7 +294,7 @@ def read_request(given: object, shared: Mapping[str, Any]) -> tuple[object, Call
 _OUTDATED_S = 10.0
 
 
-@frozen(kw_only=True)
+@define(kw_only=True, eq=False, repr=False)
 class PreparedRequest:
     """A request that was checked and completed. Its user ends with ``wipe_key()``."""
 
@@ -314,9 +314,20 @@ class PreparedRequest:
 
 
 async def prepare(
-    request: SessionKeyRequest, network: Network, *, timeouts: Timeouts, clock: Clock, has_store: bool
+    request: SessionKeyRequest,
+    network: Network,
+    *,
+    timeouts: Timeouts,
+    clock: Clock,
+    has_store: bool,
+    in_batch: bool = False,
+    check: Callable[[], None] | None = None,
 ) -> PreparedRequest:
-    """Check the other values, in an order that callers see; then ask a passkey's account for its address."""
+    """
+    Check the other values, in an order that callers see; then ask a passkey's account for its address.
+
+    *check* is called before the owner is asked.
+    """
     fixed, account = request.hardcoded, request.smart_account_client
     timeout_s = timeouts.total_s if request.timeout is None else request.timeout
     auth = choose_auth(
@@ -327,12 +338,13 @@ async def prepare(
         limit_s=timeouts.wallet_s,
     )
     owner = _known_owner(auth, fixed, account)
-    agreed = _agreed(request)
-    chain_id = _infer_chain_id(agreed["chain_id"], account)
-    threshold = network.default_threshold.changed(agreed["threshold"], agreed["parties_number"])
-    for name in ("min_parties", "min_holders"):
-        if getattr(request, name) is not None:
-            check_int(name, getattr(request, name), least=threshold.t, most=threshold.n)
+    given_chain, t, n, given_key = _agreed(request)
+    chain_id = _infer_chain_id(given_chain, account)
+    threshold = network.default_threshold.changed(t, n)
+    if request.min_parties is not None:
+        check_int("min_parties", request.min_parties, least=threshold.t, most=threshold.n)
+    if request.min_holders is not None:
+        check_int("min_holders", request.min_holders, least=threshold.t, most=threshold.n)
     now = math.floor(network_time(network, clock, threshold.t))
     expiry = now + request.lifetime_s
     permissions = None
@@ -342,7 +354,6 @@ async def prepare(
         check_text("key_label", request.key_label, most=256)
     if request.eph_id is not None:
         check_text("eph_id", request.eph_id, most=256)
-    given_key = agreed["ephemeral_key"]
     key = choose_ephemeral_key(given_key, request.eph_alg, network.default_eph_alg)
     owns_key = key is not given_key
     try:
@@ -361,6 +372,7 @@ async def prepare(
             min_parties=request.min_parties,
             min_holders=request.min_holders,
             allow_resign=request.allow_resign,
+            in_batch=in_batch,
         )
         network.check_keygen(keygen)
         if request.reference is not None:
@@ -376,7 +388,7 @@ async def prepare(
         raise
     return PreparedRequest(
         keygen=keygen,
-        auth=auth,
+        auth=auth if check is None else WatchedAuth(auth, check=check),
         ephemeral_key=key,
         owns_key=owns_key,
         owner=owner,
@@ -386,23 +398,18 @@ async def prepare(
     )
 
 
-#: Parameters that may be given in *hardcoded_values* as well, and their names there.
-_ALSO_HARDCODED = {
-    "chain_id": "chain_id",
-    "threshold": "threshold",
-    "parties_number": "parties_number",
-    "ephemeral_key": "hex_eph_sk_without_0x",
-}
-
-
-def _agreed(request: SessionKeyRequest) -> dict[str, Any]:
-    """Return the values that were given one way or the other; both ways only if they agree."""
-    found = {}
-    for name, theirs in _ALSO_HARDCODED.items():
-        given, hardcoded = getattr(request, name), getattr(request.hardcoded, theirs)
+def _agreed(request: SessionKeyRequest) -> list[Any]:
+    """Return chain id, t, n and ephemeral key, each given one way or the other; both ways only if they agree."""
+    fixed, found = request.hardcoded, []
+    for name, given, hardcoded in (
+        ("chain_id", request.chain_id, fixed.chain_id),
+        ("threshold", request.threshold, fixed.threshold),
+        ("parties_number", request.parties_number, fixed.parties_number),
+        ("ephemeral_key", request.ephemeral_key, fixed.hex_eph_sk_without_0x),
+    ):
         if given is not None and hardcoded is not None and given != hardcoded:
             raise InvalidFieldError(name, "differs from the value in hardcoded_values", hint="Give it once")
-        found[name] = hardcoded if given is None else given
+        found.append(hardcoded if given is None else given)
     return found
 
 

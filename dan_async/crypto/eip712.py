@@ -126,7 +126,7 @@ class TypedDataForm:
         """Return the typed data of a message, with dictionaries and lists of its own: wallets may change them."""
         return FilledForm(
             self,
-            types={name: list(map(dict, members)) for name, members in self._types.items()},
+            types={name: list(map(dict.copy, members)) for name, members in self._types.items()},
             domain=self._domain.copy(),
             primaryType=self._primary,
             message=message,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,7 +22,6 @@ from dan_async.request import (
     OnReport,
     PreparedRequest,
     SessionKeyRequest,
-    WatchedAuth,
     clock_check,
     prepare,
 )
@@ -64,23 +62,26 @@ async def generate_session_key(
         The payload.
     """
     check = clock_check(network)
-    ready = partial(
-        prepare, request, network, timeouts=timeouts or Timeouts(), clock=clock, has_store=keeper is not None
-    )
-    prepared = await ready()
-    deadline = deadline or Deadline(prepared.timeout_s)
-
-    def run(prepared: PreparedRequest) -> Awaitable[DanSessionKeyPayload]:
-        asked = evolve(prepared.keygen, in_batch=True) if in_batch else prepared.keygen
-        keygen = partial(network.keygen, asked)
-        return run_prepared(prepared, keygen, keeper=keeper, on_report=request.on_report, deadline=deadline)
-
-    if check is None:
-        return await run(prepared)
-    try:
-        return await run(evolve(prepared, auth=WatchedAuth(prepared.auth, check=check)))
-    except ClaimOutdatedError:  # the first answers of a client's nodes said so
-        return await run(await ready())
+    while True:
+        prepared = await prepare(
+            request,
+            network,
+            timeouts=timeouts or Timeouts(),
+            clock=clock,
+            has_store=keeper is not None,
+            in_batch=in_batch,
+            check=check,
+        )
+        deadline = deadline or Deadline(prepared.timeout_s)
+        keygen = partial(network.keygen, prepared.keygen)
+        try:
+            return await run_prepared(
+                prepared, keygen, keeper=keeper, on_report=request.on_report, deadline=deadline
+            )
+        except (
+            ClaimOutdatedError
+        ):  # the first answers of a client's nodes said so: once, as then they have told the time
+            check = None
 
 
 async def run_prepared(

@@ -42,7 +42,7 @@ _LEASE_MARGIN_S = 5.0
 _LONGEST_LEASE_S = 600.0
 
 
-@define
+@define(eq=False, repr=False)
 class SessionKeeper:
     """A client's store. Records that somebody is working on are not settled by others."""
 

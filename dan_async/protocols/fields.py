@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar, cast, get_type_hints
 import attrs
 from attrs import frozen
 
-from dan_async._json import MAX_DEPTH, check_extent, dump, load
+from dan_async._json import MAX_DEPTH, check_extent, dump, load, quote
 from dan_async._values import check_int, check_text, from_hex, to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.errors import InvalidFieldError, ProtocolError
@@ -41,8 +41,9 @@ _KEY_ID = re.compile(r"[0-9a-f]{64}\Z")
 _HEX = re.compile(r"0x[0-9a-f]*\Z")
 
 
-def _as_it_is(value: Any) -> Any:
-    return value
+def write_hex(data: bytes) -> str:
+    """Write bytes as a JSON string: 0x and lower-case hex digits."""
+    return f'"0x{data.hex()}"'
 
 
 @frozen(eq=False, repr=False)
@@ -50,7 +51,8 @@ class Form(Generic[T]):
     """How a value stands on the wire. Reading takes the member's name first, for the error, as the checks do."""
 
     read: Callable[[str, Json], T]
-    write: Callable[[T], Json] = _as_it_is
+    #: Returns the JSON text of a value.
+    write: Callable[[T], str] = dump
     #: Matches the usual form of bytes in hex, which then need no more checks.
     is_hex: Callable[[str], object] | None = None
     #: A Python expression for *value*: whether it is a usual one, which stays as it is and needs no more checks.
@@ -67,7 +69,7 @@ class Wire:
 
 
 def wire(name: str, form: Form[Any], *, optional: bool = False) -> Wire:
-    """Declare the member of a field; for ``Annotated``."""
+    """Declare the member of a field; for ``Annotated``. The first of a message is not optional."""
     return Wire(name, form, optional)
 
 
@@ -104,17 +106,16 @@ def _generate(kind: type[T], fields: Sequence[tuple[str, Wire]]) -> Form[T]:
             scope[f"is_hex{number}"] = at.form.is_hex
             is_usual = f"type(text := value[{at.name!r}]) is str and is_hex{number}(text)"
             value = f"(bytes.fromhex(text[2:]) if {is_usual} else {value})"
-        member = f"message.{field}"
-        if at.form.write is to_hex:
-            member = f"'0x' + {member}.hex()"
-        elif at.form.write is not _as_it_is:
-            member = f"write{number}({member})"
+        text = f"write{number}(message.{field})"
+        if at.form.write is write_hex:
+            text = f"'\"0x' + message.{field}.hex() + '\"'"
+        text = f"""'{"," if number else ""}"{at.name}":' + {text}"""
         if at.optional:
             read.append(f"{field}={value} if {at.name!r} in value else None")
-            written.append(f"**({{{at.name!r}: {member}}} if message.{field} is not None else {{}})")
+            text = f"('' if message.{field} is None else {text})"
         else:
             read.append(f"{field}={value}")
-            written.append(f"{at.name!r}: {member}")
+        written.append(text)
     source = f"""
 def read(name, value):
     if type(value) is not dict or value.keys() != names:
@@ -122,7 +123,7 @@ def read(name, value):
     return kind({", ".join(read)})
 
 def write(message):
-    return {{{", ".join(written)}}}
+    return '{{' + {" + ".join(written)} + '}}'
 """
     exec(source, scope)  # noqa: S102 - made of names in our own classes
     return Form(scope["read"], scope["write"])
@@ -148,13 +149,13 @@ form_of = cast("Callable[[type[T]], Form[T]]", cache(lambda kind: _generate(kind
 def string(most: int, *, least: int = 1) -> Form[str]:
     """Text of so many characters, which UTF-8 can carry."""
     is_usual = f"type(value) is str and {least} <= len(value) <= {most} and value.isascii()"
-    return Form(partial(check_text, least=least, most=most), is_usual=is_usual)
+    return Form(partial(check_text, least=least, most=most), quote, is_usual=is_usual)
 
 
 def number(least: int, most: int) -> Form[int]:
     """A whole number within bounds."""
     is_usual = f"type(value) is int and {least} <= value <= {most}"
-    return Form(partial(check_int, least=least, most=most), is_usual=is_usual)
+    return Form(partial(check_int, least=least, most=most), str, is_usual=is_usual)
 
 
 def hex_bytes(*lengths: int) -> Form[bytes]:
@@ -172,7 +173,7 @@ def hex_bytes(*lengths: int) -> Form[bytes]:
             raise InvalidFieldError(name, f"must hold {wanted} bytes")
         return found
 
-    return Form(read, to_hex, is_hex)
+    return Form(read, write_hex, is_hex)
 
 
 def hex_up_to(most: int) -> Form[bytes]:
@@ -186,7 +187,7 @@ def hex_up_to(most: int) -> Form[bytes]:
             raise InvalidFieldError(name, f"must hold at most {most} bytes")
         return found
 
-    return Form(read, to_hex)
+    return Form(read, write_hex)
 
 
 def hex_text(*lengths: int) -> Form[str]:
@@ -197,7 +198,7 @@ def hex_text(*lengths: int) -> Form[str]:
         checked.read(name, value)
         return str(value)
 
-    return Form(read)
+    return Form(read, quote)
 
 
 def scalar(below: int) -> Form[int]:
@@ -210,7 +211,7 @@ def scalar(below: int) -> Form[int]:
             raise InvalidFieldError(name, "must be below the group order")
         return found
 
-    return Form(read, "0x{:064x}".format)
+    return Form(read, '"0x{:064x}"'.format)
 
 
 def one_of(*values: str) -> Form[Any]:
@@ -224,7 +225,7 @@ def one_of(*values: str) -> Form[Any]:
             )
         return value
 
-    return Form(read)
+    return Form(read, quote)
 
 
 def list_of(entry: Form[T], least: int, most: int) -> Form[tuple[T, ...]]:
@@ -236,15 +237,7 @@ def list_of(entry: Form[T], least: int, most: int) -> Form[tuple[T, ...]]:
             raise InvalidFieldError(name, f"must be a list of {least} to {most} entries")
         return tuple(map(read_entry, repeat(name), value))
 
-    return Form(read, _write_list(entry.write))
-
-
-def _write_list(write: Callable[[Any], Json]) -> Callable[[Iterable[Any]], list[Json]]:
-    if write is _as_it_is:
-        return list
-    if write is to_hex:
-        return lambda values: ["0x" + value.hex() for value in values]
-    return lambda values: list(map(write, values))
+    return Form(read, lambda values: f"[{','.join(map(entry.write, values))}]")
 
 
 def set_of(entry: Form[T], least: int, most: int) -> Form[tuple[T, ...]]:
@@ -301,9 +294,9 @@ def decode_key_id(value: Json) -> MpcKeyId:
     return KEY_ID.read("keyId", value)
 
 
-REQUEST_ID: Form[RequestId] = Form(_read_request_id)
-KEY_ID: Form[MpcKeyId] = Form(_read_key_id)
-ADDRESS: Form[OperatorAddress] = Form(cast("Callable[[str, Json], OperatorAddress]", parse_address))
+REQUEST_ID: Form[RequestId] = Form(_read_request_id, quote)
+KEY_ID: Form[MpcKeyId] = Form(_read_key_id, quote)
+ADDRESS: Form[OperatorAddress] = Form(cast("Callable[[str, Json], OperatorAddress]", parse_address), quote)
 #: For a class that checks its fields itself, when it is made.
 CHECKED_BY_CLASS: Form[Any] = Form(lambda _, value: value)
 HASH = hex_bytes(32)
@@ -315,15 +308,15 @@ SIGNATURE = hex_bytes(65)
 # --- reading and writing ----------------------------------------------------------------------------------------------
 
 
-def to_json(message: object) -> dict[str, Json]:
-    """Return a message as a JSON object, its members in the order of the fields."""
-    found: dict[str, Json] = form_of(type(message)).write(message)
-    return found
-
-
 def encode(message: object) -> str:
-    """Return a message as JSON text, in its one canonical form."""
-    return dump(form_of(type(message)).write(message))
+    """Return a message as JSON text, in its one canonical form: its members in the order of the fields."""
+    return form_of(type(message)).write(message)
+
+
+def to_json(message: object) -> dict[str, Json]:
+    """Return a message as a JSON object."""
+    found: dict[str, Json] = json.loads(encode(message))
+    return found
 
 
 def decode(kind: type[T], value: Json, name: str = "params") -> T:

@@ -673,9 +673,10 @@ class ChangeClaims(KeyClaims):
         )
 
 
-@frozen(kw_only=True, repr=False)
 class ChangeReceipt(SignedClaims[ChangeClaims]):
     """A node's signed statement that it has added or revoked an ephemeral key."""
+
+    __slots__ = ()
 
     TITLE = "the receipt"
     TAG = "dan-node/1 receipt"
@@ -689,9 +690,10 @@ class PasskeyClaims(Claims):
     credential_id: Annotated[str, wire("credentialId", string(1400))]
 
 
-@frozen(kw_only=True, repr=False)
 class PasskeyReceipt(SignedClaims[PasskeyClaims]):
     """A node's signed statement that it knows a passkey from now on."""
+
+    __slots__ = ()
 
     TITLE = "the receipt"
     TAG = "dan-node/1 passkey receipt"
@@ -798,9 +800,10 @@ class SignatureClaims(Claims):
     ]
 
 
-@frozen(kw_only=True, repr=False)
 class SignatureShares(SignedClaims[SignatureClaims]):
     """A node's signed answer to a signing request. Its index is its place among the key's participants."""
+
+    __slots__ = ()
 
     TITLE = "the signature share"
     TAG = "dan-node/1 signature shares"

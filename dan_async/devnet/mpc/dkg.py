@@ -40,7 +40,7 @@ from typing import Annotated, TypeVar
 
 from attrs import define, evolve, field, frozen
 
-from dan_async._values import check_int, from_hex, to_hex
+from dan_async._values import check_int, from_hex
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.curve import ORDER, base_multiply, decode, encode
@@ -79,7 +79,7 @@ from dan_async.devnet.mpc.framing import (
     up_to_last,
 )
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.protocols.fields import HASH, Form, list_of, number, scalar, wire
+from dan_async.protocols.fields import HASH, Form, list_of, number, scalar, wire, write_hex
 from dan_async.protocols.fields import decode as read_message
 from dan_async.types import Json, OperatorAddress
 
@@ -243,7 +243,7 @@ def _read_point(name: str, value: Json) -> bytes:
     return encode(decode(from_hex(value, field=name), field=name))
 
 
-_POINT = Form(_read_point, to_hex)
+_POINT = Form(_read_point, write_hex)
 
 
 @frozen(kw_only=True)

@@ -6,12 +6,12 @@ from typing import Annotated, Any, TypeVar
 
 from attrs import evolve, field, frozen
 
-from dan_async._json import dump, load
+from dan_async._json import dump
 from dan_async.devnet.mpc.dkg import KeyShare, read_share
 from dan_async.devnet.node.rpc import RefusalError
 from dan_async.devnet.share_store import ShareStore, StoredRecord, read_all
 from dan_async.errors import NodeCode
-from dan_async.protocols.fields import CHECKED_BY_CLASS, HASH, Form, list_of, nested, to_json, wire
+from dan_async.protocols.fields import CHECKED_BY_CLASS, HASH, Form, encode, list_of, nested, wire
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import Acknowledgement, ChangeReceipt, SignedClaims
 from dan_async.protocols.setups import EphemeralClaim
@@ -26,14 +26,12 @@ _MOST_ADDITIONS = 1024
 
 def signed(kind: type[S]) -> Form[S]:
     """The form of claims that are read together with their signature."""
-    return Form(lambda _, value: kind.read_whole(value), to_json)
+    return Form(lambda _, value: kind.read_whole(value), encode)
 
 
 #: As its owner signs it in revision 1.
-_CLAIM = Form(
-    lambda _, value: REVISION_1.decode_claim(dump(value)), lambda claim: load(REVISION_1.encode_claim(claim))
-)
-_SHARE = Form(read_share, to_json)
+_CLAIM = Form(lambda _, value: REVISION_1.decode_claim(dump(value)), REVISION_1.encode_claim)
+_SHARE = Form(read_share, encode)
 
 #: The node wrote it and sealed it, so nobody else can have changed it.
 _AS_STORED: Form[Any] = Form(lambda _, value: value)

@@ -14,19 +14,19 @@ from typing import Annotated, Any, TypeVar
 
 from attrs import evolve, field, frozen
 
-from dan_async._values import check_int, check_text, from_hex, required, to_hex
+from dan_async._values import check_int, check_text, from_hex, required
 from dan_async.devnet.node.keys import signed
 from dan_async.devnet.node.rpc import RefusalError, invalid_params, reading
 from dan_async.devnet.share_store import ShareStore, StoredRecord, read_all
 from dan_async.errors import InvalidFieldError, MissingExtraError, NodeCode, require_extra
-from dan_async.protocols.fields import CHECKED_BY_CLASS, HASH, Form, wire
+from dan_async.protocols.fields import CHECKED_BY_CLASS, HASH, Form, wire, write_hex
 from dan_async.protocols.node import PasskeyReceipt
 from dan_async.protocols.setups import PasskeySignature, UserAuthentication, decode_passkey_signature
 
 #: Anyone may register a passkey, so there is an end to it.
 _MOST_PASSKEYS = 10_000
 
-_ANY_BYTES = Form(lambda name, value: from_hex(value, field=name, prefix=True), to_hex)
+_ANY_BYTES = Form(lambda name, value: from_hex(value, field=name, prefix=True), write_hex)
 
 
 @frozen(kw_only=True)

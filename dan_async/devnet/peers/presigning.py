@@ -17,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 
 from attrs import define, field, frozen
 
+from dan_async._json import dump
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit, Urgency
 from dan_async.devnet.mpc.aborts import ProtocolAbort, Reason
@@ -56,7 +57,7 @@ _SETUP_BURST = 8
 # --- the store --------------------------------------------------------------------------------------------------------
 
 
-_STATE = Form(lambda _, value: PairState.from_dict(value), PairState.to_dict)
+_STATE = Form(lambda _, value: PairState.from_dict(value), lambda state: dump(state.to_dict()))
 
 
 @frozen

@@ -22,7 +22,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from attrs import define, evolve, field, frozen
 
 from dan_async._json import load
-from dan_async._values import from_hex, to_hex
+from dan_async._values import from_hex
 from dan_async.config import MAX_PARTIES
 from dan_async.deadline import cancel_and_wait, carry_through
 from dan_async.devnet.context import NodeContext, Urgency
@@ -30,7 +30,7 @@ from dan_async.devnet.faults.kinds import FalseAccusation, NodeCrashed
 from dan_async.devnet.mpc.aborts import ProtocolAbort
 from dan_async.devnet.peers.links import PeerLinks
 from dan_async.errors import DanError, InvalidFieldError, ProtocolError
-from dan_async.protocols.fields import Form, decode, encode, list_of, number, string, wire
+from dan_async.protocols.fields import Form, decode, encode, list_of, number, string, wire, write_hex
 from dan_async.types import Clock, OperatorAddress
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ _LONGEST_REASON = 500
 #: Bytes, or null.
 _EVIDENCE: Form[bytes | None] = Form(
     lambda name, value: None if value is None else from_hex(value, field=name, prefix=True),
-    lambda evidence: None if evidence is None else to_hex(evidence),
+    lambda evidence: "null" if evidence is None else write_hex(evidence),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import pytest
@@ -151,7 +152,7 @@ def test_a_class_that_declares_nothing_can_be_nested():
     """Its members are named as its fields."""
     form = nested(Plain, wire("x", string(3)))
     assert form.read("plain", {"x": "abc"}).x == "abc"
-    assert form.write(Plain(x="abc")) == {"x": "abc"}
+    assert form.write(Plain(x="abc")) == '{"x":"abc"}'
     with pytest.raises(InvalidFieldError, match="x must be 1 to 3 characters"):
         form.read("plain", {"x": "abcd"})
 
@@ -239,7 +240,7 @@ def test_bytes(value):
 def test_scalars_are_below_their_bound():
     """32 bytes, big-endian."""
     form = scalar(256)
-    assert form.read("member", form.write(255)) == 255
+    assert form.read("member", json.loads(form.write(255))) == 255
     refused(form, "0x" + (256).to_bytes(32, "big").hex(), "below the group order")
     refused(form, "0x01", "32 bytes")
 
@@ -256,7 +257,7 @@ def test_sets_repeat_nothing():
     """And keep their order."""
     form = set_of(number(0, 9), 0, 3)
     assert form.read("member", [2, 1]) == (2, 1)
-    assert form.write((2, 1)) == [2, 1]
+    assert form.write((2, 1)) == "[2,1]"
     refused(form, [1, 1], "must be different")
     refused(form, [1, 2, 3, 4], "0 to 3 entries")
 
