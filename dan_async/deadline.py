@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from types import TracebackType
 from typing import Any, TypeVar
 
 from dan_async.errors import ConfigurationError, DanError, DeadlineExceededError
@@ -62,10 +63,15 @@ class Deadline:
                 self._end += self._clock() - start
             self._arm()
 
+    def limit_by(self, limit: asyncio.Timeout | None) -> None:
+        """Have *limit* cut what goes on after the end; None to have nothing cut off any more."""
+        self._disarm()
+        self._limit = limit
+        self._arm()
+
     def _arm(self) -> None:
         """Have the end noticed, if the deadline is enforced."""
-        remaining = self.remaining()
-        if self._limit is not None and remaining is not None:
+        if self._limit is not None and (remaining := self.remaining()) is not None:
             self._timer = asyncio.get_running_loop().call_later(remaining, self._notice_end, self._limit)
 
     def _disarm(self) -> None:
@@ -76,25 +82,13 @@ class Deadline:
     def _notice_end(self, limit: asyncio.Timeout) -> None:
         limit.reschedule(asyncio.get_running_loop().time() + self.SLACK_S)
 
-    @asynccontextmanager
-    async def enforced(self, doing: str, **context: Any) -> AsyncIterator[None]:
+    def enforced(self, doing: str, **context: Any) -> _Enforced:
         """
         Cut off the body when the deadline is over, whatever it hangs in: a wallet, a transport, code of the caller's.
 
         *doing* is the end of a sentence, for the ``DeadlineExceededError``; *context* is as for ``DanError``.
         """
-        limit = self._limit = asyncio.timeout(None)
-        self._arm()
-        try:
-            async with limit:
-                yield
-        except TimeoutError as error:
-            if isinstance(error, DanError) or not limit.expired():
-                raise  # ours say more, and another's time limit is not this one
-            raise self.error(doing, **context) from None
-        finally:
-            self._disarm()
-            self._limit = None
+        return _Enforced(self, doing, context)
 
     def error(self, doing: str, **context: Any) -> DeadlineExceededError:
         """Return the error that names what was being done when the time ran out."""
@@ -103,6 +97,32 @@ class Deadline:
             hint="Give the call a longer timeout, or look at the network's health()",
             **context,
         )
+
+
+class _Enforced:
+    """The context of ``Deadline.enforced``. Every call in flight has one: a generator would be five more objects."""
+
+    __slots__ = ("_context", "_deadline", "_doing", "_limit")
+
+    def __init__(self, deadline: Deadline, doing: str, context: dict[str, Any]) -> None:
+        self._deadline, self._doing, self._context = deadline, doing, context
+        self._limit = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+        self._deadline.limit_by(self._limit)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._deadline.limit_by(None)
+        try:
+            await self._limit.__aexit__(kind, error, trace)
+        except TimeoutError as cut:
+            error = cut
+        # Ours say more, and another's time limit is not this one.
+        if isinstance(error, TimeoutError) and not isinstance(error, DanError) and self._limit.expired():
+            raise self._deadline.error(self._doing, **self._context) from None
 
 
 #: Turns of the event loop in which it reads what the system holds, and what came reaches whoever waits for it.
