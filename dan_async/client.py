@@ -236,21 +236,22 @@ class DanClient:
         """
         Open the network, and wait for a new call's turn on the event loop. Its deadline begins before.
 
-        Thousands of calls may begin in one turn of the loop, so that nothing else is done before the wait.
+        Thousands of calls may begin in one turn of the loop: nothing is done or made before the wait that can come after.
         """
         network = self._opened() or await self._open()
-        deadline = Deadline(self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout))
+        began = time.monotonic()
+        limit_s = self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout)
         turns = self._turns
         if turns is None:
             turns = self._turns = Turns.of_running_loop()
-        if not turns.may_begin() and not await turns.begin_later(deadline.timeout_s):
+        if not turns.may_begin() and not await turns.begin_later(limit_s):
             raise OverloadedError(
-                f"the deadline of {deadline.timeout_s:g} s ran out before this call's turn came; {turns.waiting} other calls"
+                f"the deadline of {limit_s:g} s ran out before this call's turn came; {turns.waiting} other calls"
                 " are waiting to begin",
                 waiting=turns.waiting,
                 hint="Nothing was sent. Begin fewer calls at once, or give them a longer timeout",
             )
-        return network, deadline
+        return network, Deadline(limit_s, began=began)
 
     async def aclose(self) -> None:
         """Close the network, and stop it if the client started it. Calls under way fail. May be called twice."""

@@ -16,7 +16,11 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """One monotonic deadline for a whole job, handed down instead of a timeout at each step; None is no deadline."""
+    """
+    One monotonic deadline for a whole job, handed down instead of a timeout at each step; None is no deadline.
+
+    It begins now, or when it *began*, by *clock*.
+    """
 
     __slots__ = ("_clock", "_end", "_limit", "_timer", "timeout_s")
 
@@ -24,10 +28,16 @@ class Deadline:
     #: It begins when the event loop comes to notice the end, so that nothing is cut off unheard on a busy machine.
     SLACK_S = 0.2
 
-    def __init__(self, timeout_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        timeout_s: float | None,
+        *,
+        began: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
         self.timeout_s = timeout_s
-        self._end = None if timeout_s is None else clock() + timeout_s
+        self._end = None if timeout_s is None else (clock() if began is None else began) + timeout_s
         self._limit: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -10,7 +11,9 @@ import pytest
 
 from dan_async import DanClient, LocalWallet
 from dan_async.config import Timeouts
+from dan_async.deadline import Deadline
 from dan_async.errors import OverloadedError
+from dan_async.network import AuthModule, KeygenReport, KeygenRequest
 from dan_async.turns import BUDGET_S, Turns
 from tests.fake_nodes import FakeNetwork
 from tests.helpers import ManualClock, no_leaks
@@ -302,3 +305,27 @@ async def test_a_call_whose_time_ends_before_its_turn_says_so(monkeypatch: pytes
         with pytest.raises(OverloadedError, match=r"3 s ran out before this call's turn came"):
             await client.generate_session_key(wallet=WALLET, chain_id=1, timeout=3)
     assert fake.calls == []
+
+
+async def test_the_wait_for_a_turn_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call's deadline begins before it waits for its turn."""
+    ends: list[float] = []
+
+    async def at_last(_: Turns, timeout_s: float) -> bool:
+        ends.append(time.monotonic() + timeout_s)
+        return True
+
+    monkeypatch.setattr(Turns, "may_begin", lambda _: False)
+    monkeypatch.setattr(Turns, "begin_later", at_last)
+    network = FakeNetwork(2, 3).network()
+    keygen = network.keygen
+
+    async def timed(request: KeygenRequest, auth: AuthModule, *, deadline: Deadline) -> KeygenReport:
+        ends.insert(0, time.monotonic() + (deadline.remaining() or 0))
+        return await keygen(request, auth, deadline=deadline)
+
+    monkeypatch.setattr(network, "keygen", timed)
+    async with DanClient(network) as client:
+        await client.generate_session_key(wallet=WALLET, chain_id=1)
+    assert len(ends) == 2
+    assert ends == sorted(ends)
