@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
@@ -137,6 +137,7 @@ class DanClient:
                 _observe(self._network, on_event)
         self._opening = asyncio.Lock()
         self._loop = OneLoop("client")
+        self._turns: Turns | None = None  # of that loop
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -213,12 +214,16 @@ class DanClient:
             raise ConfigurationError("the client has no store", hint="DanClient(..., store=...)")
         return self._keeper
 
-    async def _open(self) -> Network:
+    def _opened(self) -> Network | None:
+        """Return the network if it is known already, without the turn that a coroutine would take."""
         if self._is_closed:
             raise ClientClosedError("the client was closed", hint="Make a new DanClient")
         self._loop.check()
-        if self._network is not None:
-            return self._network
+        return self._network
+
+    async def _open(self) -> Network:
+        if (network := self._opened()) is not None:
+            return network
         async with self._opening:
             if self._network is None and self._source is not None:
                 network = await self._source.open_network()
@@ -228,18 +233,25 @@ class DanClient:
         return self.network
 
     async def _begin(self, timeout: TimeSpan | None) -> tuple[Network, Deadline]:
-        """Open the network, and wait for a new call's turn on the event loop. Its deadline begins before."""
-        network = await self._open()
-        deadline = Deadline(self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout))
-        turns = Turns.of_running_loop()
-        if not await turns.begin(deadline.timeout_s):
+        """
+        Open the network, and wait for a new call's turn on the event loop. Its deadline begins before.
+
+        Thousands of calls may begin in one turn of the loop: nothing is done or made before the wait that can come after.
+        """
+        network = self._opened() or await self._open()
+        began = time.monotonic()
+        limit_s = self._timeouts.total_s if timeout is None else check_seconds("timeout", timeout)
+        turns = self._turns
+        if turns is None:
+            turns = self._turns = Turns.of_running_loop()
+        if not turns.may_begin() and not await turns.begin_later(limit_s):
             raise OverloadedError(
-                f"the deadline of {deadline.timeout_s:g} s ran out before this call's turn came; {turns.waiting} other calls"
+                f"the deadline of {limit_s:g} s ran out before this call's turn came; {turns.waiting} other calls"
                 " are waiting to begin",
                 waiting=turns.waiting,
                 hint="Nothing was sent. Begin fewer calls at once, or give them a longer timeout",
             )
-        return network, deadline
+        return network, Deadline(limit_s, began=began)
 
     async def aclose(self) -> None:
         """Close the network, and stop it if the client started it. Calls under way fail. May be called twice."""
@@ -322,8 +334,9 @@ class DanClient:
             StoreError: The store failed: before the first byte, or when the key was made (``recover()`` finds it then).
             DanError: As for any job.
         """
-        make_request = partial(
-            SessionKeyRequest,
+        # Of several wrong values the request names the first: it is the one to refuse a wrong timeout.
+        network, deadline = await self._begin(_time_span(timeout))
+        request = SessionKeyRequest(
             wallet=wallet,
             auth=auth,
             smart_account_client=smart_account_client,
@@ -345,12 +358,7 @@ class DanClient:
             on_report=on_report,
             reference=reference,
         )
-        if timeout is not None:
-            await self._open()
-            make_request()  # of several wrong values the first of the parameters is named
-        # The work of many calls at once is spread from here on.
-        network, deadline = await self._begin(timeout)
-        return await self._generate(network, make_request(), deadline)
+        return await self._generate(network, request, deadline)
 
     def _generate(
         self,
@@ -1018,6 +1026,13 @@ class DanClient:
             deadline=deadline,
             timeouts=self._timeouts,
         )
+
+
+def _time_span(timeout: TimeSpan | None) -> TimeSpan | None:
+    """Return a timeout, or None for what is none."""
+    with suppress(InvalidFieldError):
+        return None if timeout is None else check_seconds("timeout", timeout)
+    return None
 
 
 def _check_listener(on_renewed: object) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from types import TracebackType
 from typing import Any, TypeVar
 
 from dan_async.errors import ConfigurationError, DanError, DeadlineExceededError
@@ -15,7 +16,11 @@ T = TypeVar("T")
 
 
 class Deadline:
-    """One monotonic deadline for a whole job, handed down instead of a timeout at each step; None is no deadline."""
+    """
+    One monotonic deadline for a whole job, handed down instead of a timeout at each step; None is no deadline.
+
+    It begins now, or when it *began*, by *clock*.
+    """
 
     __slots__ = ("_clock", "_end", "_limit", "_timer", "timeout_s")
 
@@ -23,10 +28,16 @@ class Deadline:
     #: It begins when the event loop comes to notice the end, so that nothing is cut off unheard on a busy machine.
     SLACK_S = 0.2
 
-    def __init__(self, timeout_s: float | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        timeout_s: float | None,
+        *,
+        began: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._clock = clock
         self.timeout_s = timeout_s
-        self._end = None if timeout_s is None else clock() + timeout_s
+        self._end = None if timeout_s is None else (clock() if began is None else began) + timeout_s
         self._limit: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -62,10 +73,15 @@ class Deadline:
                 self._end += self._clock() - start
             self._arm()
 
+    def limit_by(self, limit: asyncio.Timeout | None) -> None:
+        """Have *limit* cut what goes on after the end; None to have nothing cut off any more."""
+        self._disarm()
+        self._limit = limit
+        self._arm()
+
     def _arm(self) -> None:
         """Have the end noticed, if the deadline is enforced."""
-        remaining = self.remaining()
-        if self._limit is not None and remaining is not None:
+        if self._limit is not None and (remaining := self.remaining()) is not None:
             self._timer = asyncio.get_running_loop().call_later(remaining, self._notice_end, self._limit)
 
     def _disarm(self) -> None:
@@ -76,25 +92,13 @@ class Deadline:
     def _notice_end(self, limit: asyncio.Timeout) -> None:
         limit.reschedule(asyncio.get_running_loop().time() + self.SLACK_S)
 
-    @asynccontextmanager
-    async def enforced(self, doing: str, **context: Any) -> AsyncIterator[None]:
+    def enforced(self, doing: str, **context: Any) -> _Enforced:
         """
         Cut off the body when the deadline is over, whatever it hangs in: a wallet, a transport, code of the caller's.
 
         *doing* is the end of a sentence, for the ``DeadlineExceededError``; *context* is as for ``DanError``.
         """
-        limit = self._limit = asyncio.timeout(None)
-        self._arm()
-        try:
-            async with limit:
-                yield
-        except TimeoutError as error:
-            if isinstance(error, DanError) or not limit.expired():
-                raise  # ours say more, and another's time limit is not this one
-            raise self.error(doing, **context) from None
-        finally:
-            self._disarm()
-            self._limit = None
+        return _Enforced(self, doing, context)
 
     def error(self, doing: str, **context: Any) -> DeadlineExceededError:
         """Return the error that names what was being done when the time ran out."""
@@ -103,6 +107,32 @@ class Deadline:
             hint="Give the call a longer timeout, or look at the network's health()",
             **context,
         )
+
+
+class _Enforced:
+    """The context of ``Deadline.enforced``. Every call in flight has one: a generator would be five more objects."""
+
+    __slots__ = ("_context", "_deadline", "_doing", "_limit")
+
+    def __init__(self, deadline: Deadline, doing: str, context: dict[str, Any]) -> None:
+        self._deadline, self._doing, self._context = deadline, doing, context
+        self._limit = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+        self._deadline.limit_by(self._limit)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._deadline.limit_by(None)
+        try:
+            await self._limit.__aexit__(kind, error, trace)
+        except TimeoutError as cut:
+            error = cut
+        # Ours say more, and another's time limit is not this one.
+        if isinstance(error, TimeoutError) and not isinstance(error, DanError) and self._limit.expired():
+            raise self._deadline.error(self._doing, **self._context) from None
 
 
 #: Turns of the event loop in which it reads what the system holds, and what came reaches whoever waits for it.

@@ -9,9 +9,11 @@ step: once this turn's time is used up it waits for the next turn, in the order 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from itertools import chain
 from weakref import WeakKeyDictionary
 
 #: The processor's time that our work may use in one turn, in seconds; the step that is at work then is finished. Shorter
@@ -25,14 +27,18 @@ FOLLOWING_S = 0.00005
 class _Line:
     """Those that wait, in the order of arrival."""
 
-    __slots__ = ("length", "passed", "places", "refused", "returning")
+    __slots__ = ("earliest", "ends", "length", "passed", "places", "refused", "returning")
 
     def __init__(self) -> None:
         self.length = 0
         #: Places that are not called up yet.
         self.places: deque[asyncio.Future[bool]] = deque()
-        #: Places of those that were called up and found no time left: they are the next.
-        self.refused: list[asyncio.Future[bool]] = []
+        #: When the time of each of them is over. A timer for each would cost more than all else that a wait does.
+        self.ends: deque[float] = deque()
+        #: Nobody's time is over before.
+        self.earliest = math.inf
+        #: Places of those that were called up and found no time left, and their ends: they are the next.
+        self.refused: list[tuple[asyncio.Future[bool], float]] = []
         #: How many of those were called up again, for this turn.
         self.returning = 0
         #: How many have passed in this turn.
@@ -42,25 +48,48 @@ class _Line:
         """Wake as many as passed in the turn before, and more if that was not full; who finds no time left comes back."""
         count = max(1, self.passed) if is_full else 2 * self.passed + 1
         returning = len(self.refused)
-        self.places.extendleft(reversed(self.refused))
-        self.refused.clear()
+        while self.refused:
+            place, end = self.refused.pop()
+            self.places.appendleft(place)
+            self.ends.appendleft(end)
         self.passed = self.returning = 0
         while self.places and count:
             place = self.places.popleft()
+            self.ends.popleft()
             returning -= 1
             if not place.done():  # else it was cancelled, or its time is over
                 place.set_result(True)
                 count -= 1
                 self.returning += returning >= 0
 
+    def end_overdue(self, now: float) -> None:
+        """Wake those whose time is over. Only when there may be one is the line looked through."""
+        if now < self.earliest:
+            return
+        self.earliest = math.inf
+        for place, end in chain(self.refused, zip(self.places, self.ends, strict=True)):
+            if place.done():
+                continue
+            if end <= now:
+                place.set_result(False)
+            else:
+                self.earliest = min(self.earliest, end)
+
 
 class Turns:
-    """The turns of one event loop, shared by everything of ours that runs on it; *clock* is the thread's processor time."""
+    """
+    The turns of one event loop, shared by everything of ours that runs on it.
 
-    __slots__ = ("__weakref__", "_clock", "_ends", "_is_due", "_new", "_under_way")
+    *clock* is the thread's processor time, of which each turn has its budget; *now* is the time by which a wait ends.
+    """
 
-    def __init__(self, *, clock: Callable[[], float] = time.thread_time) -> None:
+    __slots__ = ("__weakref__", "_clock", "_ends", "_is_due", "_new", "_now", "_under_way")
+
+    def __init__(
+        self, *, clock: Callable[[], float] = time.thread_time, now: Callable[[], float] = time.monotonic
+    ) -> None:
         self._clock = clock
+        self._now = now
         #: When the time of this turn is used up; None before the first step in it.
         self._ends: float | None = None
         #: Whether the end of this turn will be noticed.
@@ -87,11 +116,17 @@ class Turns:
         return self._wait(self._under_way, None)
 
     async def begin(self, timeout_s: float | None) -> bool:
-        """Let a new call begin; return False if the time was over before its turn came."""
+        """Let a new call begin, at once or in a later turn; False if its time is over before its turn comes."""
+        return self.may_begin() or await self.begin_later(timeout_s)
+
+    def may_begin(self) -> bool:
+        """Take a step's time from this turn's budget for a new call, if something is left of it and no other waits."""
         line = self._new
-        if line.places or line.refused or line.returning or not self.may_go_on():
-            return await self._wait(line, timeout_s)
-        return True
+        return not (line.places or line.refused or line.returning) and self.may_go_on()
+
+    def begin_later(self, timeout_s: float | None) -> Awaitable[bool]:
+        """Let a new call begin in a later turn: where ``may_begin`` has said no."""
+        return self._wait(self._new, timeout_s)
 
     @property
     def waiting(self) -> int:
@@ -126,15 +161,16 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._next)
 
     async def _wait(self, line: _Line, timeout_s: float | None) -> bool:
+        end = math.inf if timeout_s is None else self._now() + timeout_s
         loop = asyncio.get_running_loop()
         place = loop.create_future()
-        current = [place]
-        timer = None if timeout_s is None else loop.call_later(timeout_s, _give_up, current)
         is_refused = False
         line.length += 1
         line.places.append(place)
+        line.ends.append(end)
         try:
             while True:
+                line.earliest = min(line.earliest, end)
                 self._notice_end()
                 try:
                     if not await place:
@@ -144,14 +180,12 @@ class Turns:
                         line.returning -= 1
                 if self.may_go_on(is_next=True):
                     line.passed += 1
-                    return True
+                    return self._now() < end  # the loop may have been blocked meanwhile
                 is_refused = True
-                place = current[0] = loop.create_future()
-                line.refused.append(place)
+                place = loop.create_future()
+                line.refused.append((place, end))
         finally:
             line.length -= 1
-            if timer is not None:
-                timer.cancel()
 
     def _next(self) -> None:
         """Note that a turn is over, and call up those that wait."""
@@ -159,6 +193,7 @@ class Turns:
         is_full = self._ends is not None and self._clock() >= self._ends
         may_begin = not is_full or self._new.passed or not self._under_way.passed
         self._ends = None
+        self._new.end_overdue(self._now())
         if self._under_way.length:
             self._under_way.call_up(is_full=is_full)
         if self._new.length and may_begin and not self._under_way.places:
@@ -166,12 +201,6 @@ class Turns:
         self._is_due = bool(self._under_way.length or self._new.length)
         if self._is_due:
             asyncio.get_running_loop().call_soon(self._next)
-
-
-def _give_up(current: list[asyncio.Future[bool]]) -> None:
-    [place] = current
-    if not place.done():
-        place.set_result(False)
 
 
 #: By event loop: what shares a loop shares its turns, whichever client or network it belongs to.

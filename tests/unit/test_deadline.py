@@ -58,6 +58,12 @@ def test_a_paused_deadline_stands_still() -> None:
     assert deadline.remaining() == 10
 
 
+def test_a_deadline_that_began_before() -> None:
+    """Time that has passed when it is made counts."""
+    time = Time()
+    assert Deadline(10, began=time() - 4, clock=time).remaining() == 6
+
+
 # --- enforced ---------------------------------------------------------------------------------------------------------
 
 

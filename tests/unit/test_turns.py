@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
 from dan_async import DanClient, LocalWallet
 from dan_async.config import Timeouts
+from dan_async.deadline import Deadline
 from dan_async.errors import OverloadedError
+from dan_async.network import AuthModule, KeygenReport, KeygenRequest
 from dan_async.turns import BUDGET_S, Turns
 from tests.fake_nodes import FakeNetwork
 from tests.helpers import ManualClock, no_leaks
@@ -26,7 +29,8 @@ class Work:
 
     def __init__(self) -> None:
         self.clock = ManualClock()
-        self.turns = Turns(clock=self.clock)
+        self.time = ManualClock()
+        self.turns = Turns(clock=self.clock, now=self.time)
         self.turn = 0
         self.steps: list[tuple[int, str]] = []
 
@@ -136,9 +140,9 @@ async def test_alone_a_step_waits_for_nothing() -> None:
     assert work.turn == 0
 
 
-async def test_a_wait_ends_with_its_time() -> None:
-    """A call whose time is over before its turn gets its answer then, and those behind it their turn."""
-    work = Work()
+@asynccontextmanager
+async def _no_time_left(work: Work) -> AsyncIterator[None]:
+    """Work under way uses up every turn."""
     stop = asyncio.Event()
 
     async def hog() -> None:
@@ -148,11 +152,56 @@ async def test_a_wait_ends_with_its_time() -> None:
 
     hogs = [asyncio.create_task(hog()) for _ in range(3)]
     await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.gather(*hogs)
+
+
+async def _some_turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_wait_ends_with_its_time() -> None:
+    """A call whose time is over before its turn gets its answer then, wherever it stands, and the others their turn."""
+    work = Work()
+    async with _no_time_left(work):
+        calls = [asyncio.create_task(work.turns.begin(timeout_s)) for timeout_s in (9, None, 3, 5, 1, 9)]
+        await _some_turns()
+        assert work.turns.waiting == 6
+        calls[3].cancel()
+        for passed_s, over in ((0.9, []), (0.2, [4]), (1.5, [4]), (0.5, [2, 4]), (4, [2, 4])):
+            work.time.advance(passed_s)
+            await _some_turns()
+            assert [number for number in (0, 1, 2, 4, 5) if calls[number].done()] == over
+        assert work.turns.waiting == 3
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [result for result in results if isinstance(result, bool)] == [True, True, False, False, True]
     assert work.turns.waiting == 0
-    assert not await work.turns.begin(0.01)
-    stop.set()
-    assert await work.turns.begin(10)
-    await asyncio.gather(*hogs)
+
+
+@pytest.mark.parametrize("turn", range(1, 5))
+async def test_time_that_the_loop_was_blocked_counts(turn: int) -> None:
+    """After a loop was blocked for longer than a call may wait, it does not begin, called up or not."""
+    work = Work()
+    begun: list[int] = []
+
+    async def call(number: int) -> None:
+        if await work.turns.begin(10):
+            work.clock.advance(STEP_S)
+            begun.append(number)
+
+    calls = [asyncio.create_task(call(number)) for number in range(40)]
+    for _ in range(turn):
+        await asyncio.sleep(0)
+    before = list(begun)
+    assert len(before) < 40
+    work.time.advance(11)
+    await asyncio.gather(*calls)
+    assert begun == before
+    assert work.turns.waiting == 0
 
 
 @pytest.mark.parametrize("turn", range(6))
@@ -249,9 +298,34 @@ async def test_a_call_whose_time_ends_before_its_turn_says_so(monkeypatch: pytes
         assert timeout_s == 3
         return False
 
-    monkeypatch.setattr(Turns, "begin", never)
+    monkeypatch.setattr(Turns, "may_begin", lambda _: False)
+    monkeypatch.setattr(Turns, "begin_later", never)
     fake = FakeNetwork(2, 3)
     async with DanClient(fake.network()) as client:
         with pytest.raises(OverloadedError, match=r"3 s ran out before this call's turn came"):
             await client.generate_session_key(wallet=WALLET, chain_id=1, timeout=3)
     assert fake.calls == []
+
+
+async def test_the_wait_for_a_turn_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call's deadline begins before it waits for its turn."""
+    ends: list[float] = []
+
+    async def at_last(_: Turns, timeout_s: float) -> bool:
+        ends.append(time.monotonic() + timeout_s)
+        return True
+
+    monkeypatch.setattr(Turns, "may_begin", lambda _: False)
+    monkeypatch.setattr(Turns, "begin_later", at_last)
+    network = FakeNetwork(2, 3).network()
+    keygen = network.keygen
+
+    async def timed(request: KeygenRequest, auth: AuthModule, *, deadline: Deadline) -> KeygenReport:
+        ends.insert(0, time.monotonic() + (deadline.remaining() or 0))
+        return await keygen(request, auth, deadline=deadline)
+
+    monkeypatch.setattr(network, "keygen", timed)
+    async with DanClient(network) as client:
+        await client.generate_session_key(wallet=WALLET, chain_id=1)
+    assert len(ends) == 2
+    assert ends == sorted(ends)

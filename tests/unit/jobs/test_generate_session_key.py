@@ -300,6 +300,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"timeout": float("nan")}, "timeout"),
     ({"timeout": float("inf")}, "timeout"),
     ({"timeout": "5"}, "timeout"),
+    ({"timeout": "5", "duration": 0}, "duration"),
+    ({"timeout": "5", "smart_account_client": 3}, "timeout"),
     ({"wallet": "0xabc"}, "wallet"),
     ({"wallet": CallbackWallet}, "wallet"),
     ({"browser_wallet": OTHER_WALLET}, "browser_wallet"),
