@@ -5,12 +5,13 @@ Five nodes of a devnet, one process each; three of them sign. Measured are laten
 with two round trips, with presignatures made ahead (one round trip), and through the devnet's gateway beside the public
 TypeScript client 0.3.0, in turns. Then the latency with one node of five at fault, in turns with the healthy network: it
 answers nothing any more, it gives up and accuses another one, its shares are wrong. Exits with 1 if a 99th percentile is
-more than 1.2 times the healthy one, with a liar 1.5 times. The node is one of those that would sign. What the client needs
-to notice it, one slow signature, is shown by itself: at most 3 times the healthy percentile. At last a thousand calls at
-once on one session, 2-of-3: signatures per second, in turns with those of the client at several numbers in flight; at least
-0.9 times the best of these. Then the client's CPU time with a stock, over stub nodes, in turns with the floor: a bare exchange
-of the same bytes, and the curve operations. Then a signature with a stock over nodes 20 ms away, in turns with one bare round
-trip to as many of them, and a bot's day: one session, 20 signatures a second for ten minutes.
+more than 1.2 times the healthy one, with a liar 1.5 times. The node is one of those that would sign. What the client
+needs to notice it, one slow signature, is shown by itself: at most 3 times the healthy percentile. At last a thousand
+calls at once on one session, 2-of-3: signatures per second, in turns with those of the client at several numbers in
+flight; at least 0.9 times the best of these. Then the client's CPU time with a stock, over stub nodes, in turns with the
+floor: a bare exchange of the same bytes, and the curve operations. Then a signature with a stock over nodes 20 ms away,
+in turns with one bare round trip to as many of them, and a bot's day: one session, 20 signatures a second for ten
+minutes.
 
 The TypeScript client needs Node.js and ``npm ci`` in tests/interop; without them its column is empty.
 """
