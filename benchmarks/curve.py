@@ -1,10 +1,14 @@
 """
-The curve operations that no client can leave out, called on coincurve directly, with a recorded keygen's own values.
+The curve operations that no client can leave out, called on coincurve directly, with a recorded operation's own values.
 
 For one keygen over n nodes: the ephemeral public key (1 base multiplication), the owner's signature (1 signing), the check
 that the owner made it (1 recovery), the check of every acknowledgement's signature (n recoveries), reading the public key
 and the public shares (n + 1 decompressions), and the check that the shares make the key, by the cheaper of two ways for
 these t and n: small multiples of every t + 1 neighbours, or one full multiplication a point.
+
+For one signature of t nodes: the ephemeral key made ready (2 base multiplications in coincurve), its signatures under the
+two requests (2 signings), the check of every share's signature (t recoveries), the shifted nonce (1 decompression, 1 base
+multiplication, 1 addition), and the check of the result (1 recovery).
 """
 
 from __future__ import annotations
@@ -21,9 +25,9 @@ from coincurve import PrivateKey, PublicKey
 
 from benchmarks.recording import Recording
 from dan_async.crypto.curve import ORDER
-from dan_async.protocols.node import Acknowledgement
+from dan_async.protocols.node import PRESIGN, SIGN, Acknowledgement, PresignatureOffer, SignatureShares
 
-__all__ = ["CurveOperations"]
+__all__ = ["CurveOperations", "SigningOperations"]
 
 
 class CurveOperations:
@@ -92,6 +96,40 @@ class CurveOperations:
 
     def _fit_by_factors(self, points: list[PublicKey]) -> None:
         _combine([point.multiply(factor) for point, factor in zip(points, self._factors, strict=True)])
+
+
+class SigningOperations:
+    """
+    The operations for one recorded signature, with its presignature.
+
+    Args:
+        recording: Of the steps ``PRESIGN`` and ``SIGN``.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        nodes = range(len(recording.nodes))
+        shares = [SignatureShares.read(recording.result(node, SIGN)) for node in nodes]
+        self._signed = [
+            (made.signature[:64] + bytes((made.signature[64] - 27,)), made.digest(made.claims.request_id))
+            for made in shares
+        ]
+        self._nonce_point = PresignatureOffer.read(recording.result(0, PRESIGN)).nonce_point
+        self._secret, self._shift, self._digest = (secrets.token_bytes(32) for _ in range(3))
+
+    def run(self) -> None:
+        """Do them once."""
+        key = PrivateKey(self._secret)
+        key.public_key.format(compressed=False)
+        for _ in (PRESIGN, SIGN):
+            signature = key.sign_recoverable(self._digest, hasher=None)
+        for signed, digest in [*self._signed, (signature, self._digest)]:
+            PublicKey.from_signature_and_message(signed, digest, hasher=None).format(compressed=False)
+        shift = PublicKey.from_valid_secret(self._shift)
+        PublicKey.combine_keys([PublicKey(self._nonce_point), shift]).format(compressed=True)
+
+    async def run_async(self) -> None:
+        """Do them once, where something to await is wanted."""
+        self.run()
 
 
 def _combine(points: list[PublicKey]) -> None:

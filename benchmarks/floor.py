@@ -1,7 +1,7 @@
 """
 The floor: what the same bytes cost when nothing is done with them.
 
-A bare aiohttp client keeps one WebSocket to each node, with one reader task each, and replays a recorded keygen: the very
+A bare aiohttp client keeps one WebSocket to each node, with one reader task each, and replays a recorded operation: the very
 texts that the real client sent, a new id put in. The server, in a process of its own, finds the recorded reply by the
 request's text and puts the id in. Nothing is parsed, checked, hashed, signed, timed out or retried; a reply's id is cut out
 of its text, since without that there is no multiplexing.
@@ -19,7 +19,7 @@ import aiohttp
 from aiohttp import WSMsgType
 
 from benchmarks.peers import serve_until_eof, start_site
-from benchmarks.recording import HEAD, STEPS, Recording, split_id
+from benchmarks.recording import HEAD, Recording, split_id
 
 __all__ = ["FloorClient"]
 
@@ -59,7 +59,7 @@ class _Connection:
 
 class FloorClient:
     """
-    Replays a keygen; use it as an async context manager.
+    Replays an operation; use it as an async context manager.
 
     Args:
         urls: The floor's servers, in the order of the recording.
@@ -89,15 +89,15 @@ class FloorClient:
         await self._stack.aclose()
 
     async def exchange(self) -> None:
-        """Make both round trips, all nodes at once."""
-        for step in range(len(STEPS)):
+        """Make all round trips, all nodes at once."""
+        for step in range(len(self._recording.steps)):
             answers = [await connection.send(step) for connection in self._connections]
             for answer in answers:
                 await answer
 
     async def exchange_in_turn(self) -> None:
-        """Make both round trips, one node after the other."""
-        for step in range(len(STEPS)):
+        """Make all round trips, one node after the other."""
+        for step in range(len(self._recording.steps)):
             for connection in self._connections:
                 await (await connection.send(step))
 

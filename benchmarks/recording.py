@@ -1,4 +1,4 @@
-"""What a keygen puts on the wire, byte for byte: recorded once between the real client and its nodes."""
+"""What an operation puts on the wire, byte for byte: recorded once between the real client and its nodes."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ class Exchange:
 
 @frozen
 class Recording:
-    """For each node, its exchanges in the order of ``STEPS``."""
+    """For each node, its exchanges in the order of the steps."""
 
     nodes: tuple[tuple[Exchange, ...], ...]
+    steps: tuple[str, ...] = STEPS
 
     @property
     def bytes_sent(self) -> int:
@@ -69,11 +70,11 @@ class Recording:
 
     def result(self, node: int, step: str) -> Any:
         """Give the decoded result of one exchange."""
-        return json.loads(HEAD + "0" + self.nodes[node][STEPS.index(step)].reply)["result"]
+        return json.loads(HEAD + "0" + self.nodes[node][self.steps.index(step)].reply)["result"]
 
     def params(self, node: int, step: str) -> Any:
         """Give the decoded parameters of one exchange."""
-        return json.loads(HEAD + "0" + self.nodes[node][STEPS.index(step)].request)["params"]
+        return json.loads(HEAD + "0" + self.nodes[node][self.steps.index(step)].request)["params"]
 
 
 class _Relay:
@@ -110,14 +111,17 @@ class _Relay:
 
 async def record(
     nodes: Sequence[dict[str, str]],
-    keygen: Callable[[list[dict[str, str]]], Awaitable[object]],
+    operation: Callable[[list[dict[str, str]]], Awaitable[object]],
+    *,
+    steps: tuple[str, ...] = STEPS,
 ) -> Recording:
     """
-    Run one keygen through relays.
+    Run an operation through relays, and keep its last exchange of each step with each node that took all of them.
 
     Args:
         nodes: URL and operator of each node.
-        keygen: Makes one key over the nodes that it is given, and returns when every node has answered.
+        operation: Does it over the nodes that it is given, and returns when every node has answered.
+        steps: The methods of its round trips, in their order.
     """
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
@@ -132,5 +136,6 @@ async def record(
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             url = f"ws://127.0.0.1:{runner.addresses[0][1]}/v1/rpc"
             relayed.append({"url": url, "operator": node["operator"]})
-        await keygen(relayed)
-    return Recording(tuple(tuple(relay.exchanges[step] for step in STEPS) for relay in relays))
+        await operation(relayed)
+    exchanges = [relay.exchanges for relay in relays if relay.exchanges.keys() >= set(steps)]
+    return Recording(tuple(tuple(found[step] for step in steps) for found in exchanges), steps)

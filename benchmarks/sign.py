@@ -5,11 +5,13 @@ Five nodes of a devnet, one process each; three of them sign. Measured are laten
 with two round trips, with presignatures made ahead (one round trip), and through the devnet's gateway beside the public
 TypeScript client 0.3.0, in turns. Then the latency with one node of five at fault, in turns with the healthy network: it
 answers nothing any more, it gives up and accuses another one, its shares are wrong. Exits with 1 if a 99th percentile is
-more than 1.2 times the healthy one, with a liar 1.5 times. The node is one of those that would sign. What the client needs
-to notice it, one slow signature, is shown by itself: at most 3 times the healthy percentile. At last a thousand calls at
-once on one session, 2-of-3: signatures per second, in turns with those of the client at several numbers in flight; at least
-0.9 times the best of these. Then a signature with a stock over nodes 20 ms away, in turns with one bare round trip to as
-many of them, and a bot's day: one session, 20 signatures a second for ten minutes.
+more than 1.2 times the healthy one, with a liar 1.5 times. The node is one of those that would sign. What the client
+needs to notice it, one slow signature, is shown by itself: at most 3 times the healthy percentile. At last a thousand
+calls at once on one session, 2-of-3: signatures per second, in turns with those of the client at several numbers in
+flight; at least 0.9 times the best of these. Then the client's CPU time with a stock, over stub nodes, in turns with the
+floor: a bare exchange of the same bytes, and the curve operations. Then a signature with a stock over nodes 20 ms away,
+in turns with one bare round trip to as many of them, and a bot's day: one session, 20 signatures a second for ten
+minutes.
 
 The TypeScript client needs Node.js and ``npm ci`` in tests/interop; without them its column is empty.
 """
@@ -29,21 +31,25 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
+from benchmarks.curve import SigningOperations
+from benchmarks.floor import FloorClient
 from benchmarks.measure import LatencyHistogram, commit_facts, platform_facts, run_load, say, summarise
 from benchmarks.peers import Peer
+from benchmarks.recording import record
 from dan_async import DanClient, LocalWallet, NodeNetwork
 from dan_async.config import Threshold, Timeouts
 from dan_async.deadline import Deadline
 from dan_async.errors import DanError
 from dan_async.gateway import GatewayNetwork
 from dan_async.nodes import SigningOptions
+from dan_async.protocols.node import PRESIGN, SIGN
 from dan_async.protocols.sign_request import SignRequest, encode_wrapped
-from dan_async.session import DanSessionKeyPayload
+from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 
 if TYPE_CHECKING:
     from dan_async.devnet import Devnet
 
-__all__ = ["Effort", "at_once", "main", "with_one_at_fault"]
+__all__ = ["Effort", "at_once", "beside_floor", "main", "with_one_at_fault"]
 
 _HERE = Path(__file__).parent
 _PACKAGES = _HERE.parent / "tests" / "interop"
@@ -56,12 +62,14 @@ _MOST_NOTICING = 3.0
 #: What signatures per second of many calls at once may fall to, as a part of those at the best number in flight.
 _LEAST = 0.9
 _BURST = "all at once"
+#: What a signature with a stock may cost the client, in floors.
+_MOST_TO_FLOOR = 1.4
 #: What a signature over distant nodes may take, in round trips.
 _MOST_TRIPS = 1.1
 _AWAY_S = 0.02
 #: A bot's day: signatures per second.
 _DAY_RATE = 20
-_PARTS = ("healthy", "faults", "burst", "away", "day")
+_PARTS = ("healthy", "faults", "burst", "floor", "away", "day")
 _MESSAGE = "a message of some forty characters or so"
 
 #: With presignatures made ahead, signatures come this far apart, in seconds, as in a trading loop.
@@ -85,6 +93,7 @@ class Effort:
     typescript: int = 40
     burst: int = 1000
     burst_turns: int = 3
+    floor_turns: int = 12
     away: int = 120
     day_s: float = 600.0
 
@@ -98,6 +107,7 @@ QUICK = Effort(
     typescript=6,
     burst=200,
     burst_turns=1,
+    floor_turns=3,
     away=20,
     day_s=10.0,
 )
@@ -124,7 +134,7 @@ async def _session(dan: DanClient) -> DanSessionKeyPayload:
     return await dan.generate_session_key(wallet=wallet, chain_id=80002, eph_alg="ed25519")
 
 
-def _signing(dan: DanClient, session: DanSessionKeyPayload, *, timeout: float | None = None) -> Operation:
+def _signing(dan: DanClient, session: DanModuleInfo, *, timeout: float | None = None) -> Operation:
     async def sign() -> object:
         return await dan.sign_message(_MESSAGE, session, timeout=timeout)
 
@@ -290,6 +300,64 @@ async def at_once(effort: Effort) -> dict[str, Any]:
     return {"calls": effort.burst, "per_second": found, "to_best": round(found[_BURST] / best, 3)}
 
 
+async def beside_floor(threshold: Threshold, effort: Effort) -> list[dict[str, Any]]:
+    """
+    Sign over stub nodes with a stock, in turns with the floor; return the CPU times and their ratio, by calls in flight.
+
+    The presignature that is made for each signature counts on both sides.
+    """
+    found = []
+    async with AsyncExitStack() as stack:
+        stub = await stack.enter_async_context(
+            Peer("benchmarks.stub_nodes", {"t": threshold.t, "n": threshold.n, "delay_ms": 0})
+        )
+        session = DanModuleInfo.from_dict(stub.described["session"])
+
+        async def sign_over(nodes: list[dict[str, str]]) -> None:
+            async with AsyncExitStack() as relayed:
+                client = await _client(_nodes({"nodes": nodes}, threshold=threshold), relayed)
+                for _ in range(3):
+                    await _signing(client, session)()
+                    await asyncio.sleep(_PACE_S)
+
+        recording = await record(stub.nodes, sign_over, steps=(PRESIGN, SIGN))
+        server = await stack.enter_async_context(
+            Peer("benchmarks.floor", {"recording": recording.to_json(), "delay_ms": 0})
+        )
+        floor = await stack.enter_async_context(
+            FloorClient([node["url"] for node in server.nodes], recording)
+        )
+        client = await _client(_nodes(stub.described, threshold=threshold), stack)
+        network = client.network
+        assert isinstance(network, NodeNetwork)
+        operations: dict[str, Operation] = {
+            "client": _signing(client, session),
+            "floor": floor.exchange,
+            "curve": SigningOperations(recording).run_async,
+        }
+        for concurrency in (1, 8):
+            for operation in operations.values():
+                await run_load(operation, concurrency=concurrency, seconds=0.0, at_least=50)
+            used, signatures = network.signing_stock.used, 0
+            costs: dict[str, list[float]] = {name: [] for name in operations}
+            for _ in range(effort.floor_turns):
+                for name, operation in operations.items():
+                    load = await run_load(operation, concurrency=concurrency, seconds=effort.seconds / 4)
+                    costs[name].append(load.cpu_ms)
+                    signatures += load.operations * (name == "client")
+            ratios = [mine / (bare + curve) for mine, bare, curve in zip(*costs.values(), strict=True)]
+            found.append(
+                {
+                    "threshold": str(threshold),
+                    "concurrency": concurrency,
+                    **{f"{name}_cpu_ms": round(statistics.median(cpu), 3) for name, cpu in costs.items()},
+                    "stocked": round((network.signing_stock.used - used) / signatures, 3),
+                    "to_floor": round(statistics.median(ratios), 3),
+                }
+            )
+    return found
+
+
 async def away(effort: Effort) -> dict[str, Any]:
     """
     Sign over nodes that are 20 ms away, with a stock, in turns with one round trip to t of them; and the same next door.
@@ -382,6 +450,13 @@ def _render(result: dict[str, Any]) -> str:
             f"Signatures per second, 2-of-3: {rates} ({burst['calls']}): "
             f"{burst['to_best']:.2f} times the best (at least {_LEAST})."
         )
+    for found in result.get("floor", ()):
+        rows.append(
+            f"Client's CPU, {found['threshold']}, with a stock ({found['stocked']:.0%} of the signatures), "
+            f"{found['concurrency']} in flight: {found['client_cpu_ms']:.2f} ms; the floor: exchange "
+            f"{found['floor_cpu_ms']:.2f} ms, curve {found['curve_cpu_ms']:.2f} ms: {found['to_floor']:.2f} times "
+            f"(at most {_MOST_TO_FLOOR})."
+        )
     if "away" in result:
         found = result["away"]
         rows.append(
@@ -443,6 +518,10 @@ async def run(effort: Effort, parts: Collection[str] = _PARTS) -> dict[str, Any]
             result["faults"][name] = (await with_one_at_fault(name, effort)).to_dict()
     if "burst" in parts:
         result["burst"] = await at_once(effort)
+    if "floor" in parts:
+        say("client and floor")
+        shapes = (Threshold(2, 3), _THRESHOLD)
+        result["floor"] = [entry for shape in shapes for entry in await beside_floor(shape, effort)]
     if "away" in parts:
         say("nodes 20 ms away")
         result["away"] = await away(effort)
@@ -467,6 +546,7 @@ def main() -> int:
         found["p99_ratio"] > _LIMITS[name] or found["noticing_ratio"] > _MOST_NOTICING
         for name, found in result.get("faults", {}).items()
     )
+    is_slow |= any(found["to_floor"] > _MOST_TO_FLOOR for found in result.get("floor", ()))
     is_slow |= result.get("away", {}).get("trips", 1.0) > _MOST_TRIPS
     is_slow |= result.get("day", {}).get("failed", 0) > 0
     return int(is_slow or result.get("burst", {}).get("to_best", 1.0) < _LEAST)

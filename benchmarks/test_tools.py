@@ -25,7 +25,7 @@ from benchmarks.report import render
 from benchmarks.rotate_keys import measure as measure_rotation
 from benchmarks.run import record_keygen, run_on_stubs
 from benchmarks.sign import Effort as SignEffort
-from benchmarks.sign import at_once, with_one_at_fault
+from benchmarks.sign import at_once, beside_floor, with_one_at_fault
 from benchmarks.signing import Effort as SigningEffort
 from benchmarks.signing import measure as measure_signing
 from benchmarks.signing import report as report_signing
@@ -332,6 +332,13 @@ async def test_a_burst_is_measured_beside_several_numbers_in_flight():
     found = await at_once(SignEffort(seconds=0.05, burst=20, burst_turns=1))
     assert found["calls"] == 20
     assert min(found["per_second"].values()) > 0
+
+
+async def test_a_stocked_signature_is_measured_beside_its_floor():
+    """At one and several in flight; most of them have their presignature from the stock."""
+    for found in await beside_floor(Threshold(2, 3), SignEffort(seconds=0.1, floor_turns=1)):
+        assert found["stocked"] > 0.5
+        assert found["to_floor"] > 1
 
 
 async def test_the_change_of_a_stores_key_is_measured_and_checked(tmp_path):

@@ -9,6 +9,7 @@ two contradict each other, one of which is.
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 from operator import attrgetter
 
@@ -97,6 +98,13 @@ class ExpectedShares:
     address: Address | None  # None if it is not known beforehand
     _keys: set[bytes] = field(factory=set, init=False)  # public keys of that address
 
+    def prepare(self) -> None:
+        """Do while the nodes sign what need not wait for their answers. It may be left out."""
+        for digest, offers in zip(self.digests, self.presignatures or (), strict=False):
+            offer, signers = next(iter(offers.values())), tuple(sorted(offers, key=str.lower))
+            _shifted_nonce(offer.presignature_id, offer.nonce_point, offer.public_key, digest, signers)
+            self._is_of_key(offer.public_key)
+
     def check(self, operator: OperatorAddress, shares: SignatureShares) -> None:
         """Check one signer's answer by itself. Whether its numbers are right shows only when all are put together."""
         problem = self._problem(operator, shares)
@@ -115,13 +123,19 @@ class ExpectedShares:
                 return "it is from another presignature"
             if commitments_hash(share.presignature_id, share.commitments) != offer.commitment:
                 return "its commitments are not those that the node made beforehand"
-        if self.address is not None and claims.public_key not in self._keys:
-            if _address_of(claims.public_key) != self.address:
-                return "it is of another public key"
-            self._keys.add(claims.public_key)
+        if not self._is_of_key(claims.public_key):
+            return "it is of another public key"
         if shares.operator != operator or shares.signer(self.request_id) != operator:
             return "it is not signed by the node's operator"
         return ""
+
+    def _is_of_key(self, public_key: bytes) -> bool:
+        if self.address is None or public_key in self._keys:
+            return True
+        is_right = _address_of(public_key) == self.address
+        if is_right:
+            self._keys.add(public_key)
+        return is_right
 
 
 def join_shares(answers: Sequence[SignatureShares]) -> tuple[bytes, ...]:
@@ -170,18 +184,11 @@ class _Whole:
 
     @classmethod
     def of(cls, shares: Mapping[OperatorAddress, SignatureShare], public_key: bytes) -> _Whole:
-        signers = sorted(shares, key=str.lower)
+        signers = tuple(sorted(shares, key=str.lower))
         first = shares[signers[0]]
-        shift = nonce_shift(
-            presignature_id=first.presignature_id,
-            public_key=public_key,
-            digest=first.digest,
-            signers=signers,
+        shift, nonce_point = _shifted_nonce(
+            first.presignature_id, first.nonce_point, public_key, first.digest, signers
         )
-        try:
-            nonce_point = shift_nonce(first.nonce_point, shift)
-        except InvalidFieldError:
-            nonce_point = None
         return cls(
             shares={signer: shares[signer] for signer in signers},
             public_key=public_key,
@@ -274,6 +281,24 @@ class _Whole:
             points=share.commitments[:-_PROOF_BYTES],
             announcements=announcements,
         )
+
+
+@lru_cache(maxsize=128)  # of a call, worked out while its nodes sign
+def _shifted_nonce(
+    presignature_id: bytes,
+    nonce_point: bytes,
+    public_key: bytes,
+    digest: bytes,
+    signers: tuple[OperatorAddress, ...],
+) -> tuple[int, bytes | None]:
+    """Return δ and R', the latter None if it is none."""
+    shift = nonce_shift(
+        presignature_id=presignature_id, public_key=public_key, digest=digest, signers=signers
+    )
+    try:
+        return shift, shift_nonce(nonce_point, shift)
+    except InvalidFieldError:
+        return shift, None
 
 
 def _facts(claims: SignatureClaims) -> Hashable:

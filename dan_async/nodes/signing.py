@@ -129,14 +129,14 @@ class NodeSigner:
     async def _race(self, job: _SigningJob, deadline: Deadline) -> tuple[bytes, ...]:
         order, session = job.order, job.session
         job.stocked = self.stock.take(session, len(order.digests), usable=self._may_sign)
-        was_stocked = bool(job.stocked)
+        stocked = job.stocked[0].signers if job.stocked else ()
         race = SignerRace(
             self._holders(order.key_id),
             order.t,
             job.attempt,
             lateness=self.lateness,
             deadline=deadline,
-            preferred=job.stocked[0].signers if job.stocked else (),
+            preferred=tuple(map(self._by_operator.__getitem__, stocked)),
         )
         try:
             signatures = await race.run()
@@ -145,7 +145,7 @@ class NodeSigner:
                 self.queue.slow_down(job.session)
         if race.without_share:
             self._note_without_share(order.key_id, race.without_share)
-        self.stock.used(session, len(order.digests), was_stocked=was_stocked)
+        self.stock.used(session, len(order.digests), was_stocked=bool(stocked))
         self._refill(job)
         return signatures
 
@@ -207,12 +207,16 @@ class NodeSigner:
 
     def _refill(self, job: _SigningJob) -> None:
         while job.winner is not None and self.stock.order(job.session):
-            run = Run(self._next_signers(job.order, job.winner.signers), self.lateness)
-            # Signed now: the ephemeral key is wiped when the job ends.
-            making = self._make_ahead(job, run, job.presign_request(run.operators))
+            run, request = job.following.pop() if job.following else self.ask_ahead(job, job.winner)
+            making = self._make_ahead(job, run, request)
             task = asyncio.create_task(making, name="dan-presign-ahead")
             self._refills.add(task)
             task.add_done_callback(self._refills.discard)
+
+    def ask_ahead(self, job: _SigningJob, winner: Run) -> tuple[Run, PresignRequest]:
+        """Return the signers of a presignature for later, and the request, signed while the ephemeral key is there."""
+        run = Run(self._next_signers(job.order, winner.signers), self.lateness)
+        return run, job.presign_request(run.operators)
 
     def _next_signers(self, order: SigningOrder, signers: tuple[Node, ...]) -> tuple[Node, ...]:
         """Return the same signers, or the quickest if one of these is slow: made ahead with it, all would stay slow."""
@@ -277,6 +281,8 @@ class _SigningJob:
         #: When presignatures that are asked for end at the latest, in Unix seconds.
         self.presigned_by = 0
         self.winner: Run | None = None
+        #: Presignatures to be asked for when the winner has signed, as far as that is prepared.
+        self.following: list[tuple[Run, PresignRequest]] = []
         setup = REVISION_1.signgen_setup(
             t=order.t, key_id=order.key_id, message=REVISION_1.encode_message(order.requests)
         )
@@ -310,9 +316,22 @@ class _SigningJob:
             presignatures=tuple(presignatures),
             address=self.order.address,
         )
-        signatures = await self._signer.collect(run, params, expected, self._deadline)
-        self.winner = run
+        following: list[tuple[Run, PresignRequest]] = []
+        # It runs when the request is out, while the nodes sign.
+        meanwhile = asyncio.get_running_loop().call_soon(self._prepare, run, expected, following)
+        try:
+            signatures = await self._signer.collect(run, params, expected, self._deadline)
+        finally:
+            meanwhile.cancel()
+        self.winner, self.following = run, following
         return signatures
+
+    def _prepare(
+        self, run: Run, expected: ExpectedShares, following: list[tuple[Run, PresignRequest]]
+    ) -> None:
+        expected.prepare()
+        if run.is_stocked:  # each that is used is replaced, as a rule
+            following += [self._signer.ask_ahead(self, run) for _ in self.order.digests]
 
     def presign_request(self, signers: tuple[OperatorAddress, ...]) -> PresignRequest:
         """Have the ephemeral key ask for one presignature."""

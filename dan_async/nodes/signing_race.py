@@ -196,7 +196,8 @@ class SignerRace(Generic[T]):
     _attempt: Callable[[Run], Coroutine[Any, Any, T]]
     _lateness: Lateness = field(kw_only=True)
     _deadline: Deadline = field(kw_only=True)
-    _preferred: Collection[OperatorAddress] = field(default=(), kw_only=True)
+    #: The first set, ascending, against which nothing speaks; empty if there is none that is better than others.
+    _preferred: tuple[Node, ...] = field(default=(), kw_only=True)
     _conflicts: set[Conflict] = field(factory=set, init=False)
     _refused: dict[OperatorAddress, DanError] = field(factory=dict, init=False)
     _errors: dict[OperatorAddress, DanError] = field(factory=dict, init=False)
@@ -256,6 +257,8 @@ class SignerRace(Generic[T]):
     def _next_set(self, running: dict[asyncio.Task[T], Run]) -> tuple[Node, ...] | None:
         if running and sum(not run.is_kept_by_some for run in running.values()) >= self._most_at_once:
             return None
+        if not self._tried and self._preferred:
+            return self._preferred
         late = [run for run in running.values() if run.is_hedged and run.step != "sign"]
         ranked = sorted(rank(self._nodes, without=self._refused), key=partial(self._doubt, late=late))
         if not self._tried and len(ranked) >= self._t:  # nothing speaks against a set of the best
@@ -300,7 +303,7 @@ class SignerRace(Generic[T]):
         doubt = node.health.suspicion + (node.health.failures > 0)
         for run in late:
             doubt += run.doubt(node.operator)
-        return doubt, node.operator not in self._preferred
+        return doubt, node not in self._preferred
 
     # --- time ---------------------------------------------------------------------------------------------------------
 

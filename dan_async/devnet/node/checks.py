@@ -24,7 +24,7 @@ from dan_async.errors import InvalidFieldError, NodeCode
 from dan_async.permissions.rules import permissions_text
 from dan_async.protocols.exchange import protocol_for
 from dan_async.protocols.fields import decode, encode
-from dan_async.protocols.gateway import Operation, Revision
+from dan_async.protocols.gateway import GatewayProtocol, Operation, Revision
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
     SIGNGEN,
@@ -258,6 +258,7 @@ class ReadSign:
     """A request for signatures whose form is right; its messages are not read before its signature was checked."""
 
     params: SignParams
+    protocol: GatewayProtocol
     setup: SigngenSetup
     setup_digest: bytes
     #: The ephemeral key that says to have asked. Its expiry means nothing.
@@ -281,6 +282,7 @@ def read_sign(params: SignParams) -> ReadSign:
         claim, signature = protocol.ephemeral_proof(setup, auth)
     return ReadSign(
         params=params,
+        protocol=protocol,
         setup=setup,
         setup_digest=setup_hash(operation=SIGNGEN, revision=params.revision, setup=params.setup),
         claim=claim,
@@ -291,7 +293,7 @@ def read_sign(params: SignParams) -> ReadSign:
 def read_messages(read: ReadSign) -> tuple[tuple[SignRequest, ...], list[bytes]]:
     """Read the messages of a request, and hash them: the long part, for those who may use the key."""
     with reading("setup"):
-        requests = protocol_for(read.params.revision).sign_requests(read.setup)
+        requests = read.protocol.sign_requests(read.setup)
     with reading("presignatureIds"):
         if read.params.presignature_ids and len(read.params.presignature_ids) != len(requests):
             raise InvalidFieldError("presignatureIds", "must be one for each message")
@@ -360,7 +362,7 @@ def check_signing_key(record: KeyRecord, read: ReadSign, now: float) -> Register
     if names_owner and record.owner_id.lower() != params.user_authentication.id.lower():
         raise RefusalError(NodeCode.UNKNOWN_KEY, "this node holds no such key of this owner")
     key = usable_key(record, read, now)
-    payload = protocol_for(params.revision).ephemeral_payload(params.setup, signing_challenge(read))
+    payload = read.protocol.ephemeral_payload(params.setup, signing_challenge(read))
     _check_signed(key, payload, read.signature)
     return key
 

@@ -178,18 +178,38 @@ class RequestRuns(Generic[T]):
         *begin* checks the request without waiting for anything, and a refusal there costs nothing. The work that it returns
         belongs to the node: it goes on when the caller is gone, since other nodes may count on it.
         """
-        ended = self._ended.get(request)
-        if ended is not None and ended.content == content:
-            if isinstance(ended.result, RefusalError):
-                raise ended.result.bare()
-            return ended.result
-        if ended is not None and not isinstance(ended.result, RefusalError):
-            check_same(ended.content, content)
+        result = self._known(request, content)
+        if result is not None:
+            return result
         run = self._running.get(request)
         if run is None:
             run = self.begin(request, content, begin)
         check_same(run.content, content)
         return await result_of(run.task)
+
+    def run_at_once(self, request: Hashable, content: bytes, work: Callable[[], T]) -> T:
+        """Do as ``run`` where the work waits for nothing, and so needs no task. Every refusal of it is remembered."""
+        result = self._known(request, content)
+        if result is None:
+            try:
+                result = work()
+            except RefusalError as refusal:
+                self._ended.put(request, _Ended(content, refusal.bare()))
+                raise
+            self._ended.put(request, _Ended(content, result))
+        return result
+
+    def _known(self, request: Hashable, content: bytes) -> T | None:
+        """Return the result of work that has ended, or raise its refusal; None for a request that is to be worked on."""
+        ended = self._ended.get(request)
+        if ended is None:
+            return None
+        if not isinstance(ended.result, RefusalError):
+            check_same(ended.content, content)
+            return ended.result
+        if ended.content == content:
+            raise ended.result.bare()
+        return None
 
     def knows(self, request: Hashable) -> bool:
         """Return whether the work of a request is under way, or has ended not long ago."""

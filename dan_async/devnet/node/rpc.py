@@ -56,14 +56,19 @@ def invalid_params(error: DanError) -> RefusalError:
     return RefusalError(NodeCode.INVALID_PARAMS, error.message, data=data)
 
 
-@contextmanager
-def reading(member: str) -> Iterator[None]:
+@frozen
+class reading:  # noqa: N801 - a context manager, as ``refusing`` is
     """Refuse the request if a member of it cannot be read; ``data.field`` names it."""
-    try:
-        yield
-    except (InvalidFieldError, ProtocolError) as error:
-        problem = f"{member}: {error.message}"
-        raise RefusalError(NodeCode.INVALID_PARAMS, problem, data={"field": member}) from error
+
+    member: str
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, InvalidFieldError | ProtocolError):
+            problem = f"{self.member}: {error.message}"
+            raise RefusalError(NodeCode.INVALID_PARAMS, problem, data={"field": self.member}) from error
 
 
 def rate_limited(message: str, retry_after_s: float) -> RefusalError:

@@ -245,8 +245,11 @@ class NodeSigning:
     async def sign(self, params: dict[str, Json]) -> Json:
         """Sign, or say again what was said to the same request."""
         asked = decode(SignParams, params)
-        request = (asked.request_id, asked.signers)
-        shares = await self._signs.run(request, content_hash(asked), partial(self._sign, asked))
+        request, content = (asked.request_id, asked.signers), content_hash(asked)
+        if asked.presignature_ids and _is_short(asked):
+            shares = self._signs.run_at_once(request, content, partial(self._sign_at_once, asked))
+        else:
+            shares = await self._signs.run(request, content, partial(self._sign, asked))
         return to_json(self._context.faults.forge_shares(shares, self._context.identity.sign))
 
     async def give_up(self) -> None:
@@ -311,24 +314,34 @@ class NodeSigning:
 
     # --- signatures ---------------------------------------------------------------------------------------------------
 
+    def _sign_at_once(self, params: SignParams) -> SignatureShares:
+        read, _, _, digests = self._check(params)
+        return self._finish(read, digests, None)
+
     async def _sign(self, params: SignParams) -> SignatureShares:
-        # A stranger's messages are never read: all that comes before is quick, whatever they are.
-        read = await self._compute(params, read_sign, params)
+        read, record, requests, digests = await self._compute(params, self._check, params)
+        made = None
+        if not params.presignature_ids:
+            self._spend_nonce(read)
+            made = await self._presign(record, read, len(requests))
+            # Their time may be over meanwhile.
+            await self._compute(params, self._check_permissions, record, requests)
+        return self._finish(read, digests, made)
+
+    def _check(
+        self, params: SignParams
+    ) -> tuple[ReadSign, KeyRecord, Sequence[SignRequest], Sequence[bytes]]:
+        """Check all but the presignatures or the nonce; return what was read, the key, the messages and their digests."""
+        read = read_sign(params)
         record = self._record(read)
         check_signers(record, params.signers, self._context.identity.operator)
         check_signing_key(record, read, self._context.clock())
-        requests, digests = await self._compute(params, read_messages, read)
-        await self._compute(params, self._check_permissions, record, requests)
-        if params.presignature_ids:
-            return self._finish(read, digests, None)
-        self._spend_nonce(read)
-        made = await self._presign(record, read, len(requests))
-        # Their time may be over meanwhile.
-        await self._compute(params, self._check_permissions, record, requests)
-        return self._finish(read, digests, made)
+        requests, digests = read_messages(read)  # a stranger's messages are never read
+        self._check_permissions(record, requests)
+        return read, record, requests, digests
 
     async def _compute(self, params: SignParams, function: Callable[..., T], *arguments: Any) -> T:
-        if len(params.setup) + len(params.user_authentication.signature) <= _SHORT:
+        if _is_short(params):
             return function(*arguments)
         return await self._context.workers.compute(function, *arguments, urgency=Urgency.AWAITED)
 
@@ -414,6 +427,10 @@ class NodeSigning:
             shares=tuple(shares),
         )
         return self._context.signed(SignatureShares, claims, record.acknowledgement.participants)
+
+
+def _is_short(params: SignParams) -> bool:
+    return len(params.setup) + len(params.user_authentication.signature) <= _SHORT
 
 
 def make_share(presignature: Presignature, digest: bytes) -> SignatureShare:

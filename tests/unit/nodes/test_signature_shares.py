@@ -107,6 +107,18 @@ def test_a_public_key_that_is_no_point_does_not_count():
         expected().check(OPERATORS[0], altered(ANSWERS[0], public_key=bytes(33)))
 
 
+def test_what_can_be_done_before_the_answers_decides_nothing():
+    """Right answers count after it, and offers with points that are none raise nothing yet."""
+    right = expected()
+    right.prepare()
+    for answer in ANSWERS:
+        right.check(answer.operator, answer)
+    wrong = expected(presignatures=(offers(nonce_point=bytes(33), public_key=bytes(33)),))
+    wrong.prepare()
+    with pytest.raises(AcknowledgementError, match="another presignature"):
+        wrong.check(OPERATORS[0], ANSWERS[0])
+
+
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 

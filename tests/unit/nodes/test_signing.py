@@ -12,6 +12,7 @@ from eth_account.messages import encode_defunct
 
 from dan_async import DanClient
 from dan_async.crypto.curve import ORDER
+from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.errors import (
     AcknowledgementError,
     ClientClosedError,
@@ -27,6 +28,7 @@ from dan_async.errors import (
 )
 from dan_async.nodes import SigningOptions
 from dan_async.nodes.health import Lateness
+from dan_async.nodes.signature_shares import _shifted_nonce
 from dan_async.protocols import fields
 from dan_async.retry import RetryPolicy
 from tests.fake_signing import SigningNetwork
@@ -101,6 +103,35 @@ async def test_one_round_trip_when_presignatures_were_made_ahead(monkeypatch):
         monkeypatch.setattr("dan_async.nodes.signing.PresignStock.order", lambda _stock, _session: False)
         assert holds(net, await dan.sign_message("hello", session))
         assert [method for _, method, _ in net.calls[before:]] == ["dan_sign"] * 3
+
+
+async def test_what_follows_a_signature_is_prepared_while_the_nodes_sign(monkeypatch):
+    """Its nonce, and the request for the next presignature: when the answers come, that is not in their way."""
+    net = SigningNetwork(2, 3)
+    signed, sign = [], EphemeralKey.sign_message
+    monkeypatch.setattr(
+        EphemeralKey, "sign_message", lambda key, data: signed.append(data) or sign(key, data)
+    )
+    async with client(net) as dan:
+        for _ in range(2):
+            await dan.sign_message("warm-up", net.session())
+            await made_ahead(dan)
+        signed.clear()
+        before = []
+
+        async def look(method, params):
+            if method == "dan_sign":
+                await asyncio.sleep(0)
+                before.append((len(signed), _shifted_nonce.cache_info().currsize))
+
+        _shifted_nonce.cache_clear()
+        for identity in net.identities:
+            net.misbehaviour[identity.operator] = look
+        await dan.sign_message("hello", net.session())
+        assert len(signed) == 2
+        await made_ahead(dan)
+        assert dan.network.signing_stock.made == 3
+    assert before == [(2, 1)] * 2
 
 
 async def made_ahead(dan):

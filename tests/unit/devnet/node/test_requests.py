@@ -198,3 +198,26 @@ async def test_a_refusal_is_kept_without_its_request(runs):
     with pytest.raises(RefusalError) as again:
         await runs.run("id", b"1", lambda: refuse(None))
     assert (again.value.message, again.value.data) == ("no such key", {"a": 1})
+
+
+async def test_work_that_waits_for_nothing_is_done_once_too(runs):
+    """Its result is returned again, its refusal repeated; another content is a conflict, or begins anew."""
+    made = []
+
+    def work():
+        made.append("done")
+        return made[-1]
+
+    def refuse():
+        made.append("refused")
+        raise RefusalError(NodeCode.PRESIGNATURE_SPENT, "no")
+
+    for _ in range(2):
+        assert runs.run_at_once(1, b"a", work) == "done"
+        with pytest.raises(RefusalError, match="no"):
+            runs.run_at_once(2, b"a", refuse)
+    with pytest.raises(RefusalError) as caught:
+        runs.run_at_once(1, b"b", work)
+    assert caught.value.code == NodeCode.REQUEST_CONFLICT
+    assert made == ["done", "refused"]
+    assert runs.run_at_once(2, b"b", work) == "done"
