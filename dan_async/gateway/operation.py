@@ -119,31 +119,43 @@ class GatewayOperation(ABC, Generic[R]):
     #: The one frame of a one-shot request, once it is authorised.
     _frame: str | None = field(default=None, init=False)
 
-    async def run(self) -> R:
+    def run(self) -> Awaitable[R]:
         """Run it, with the errors of ``GatewayNetwork.keygen``."""
-        events, request_id, retry = self._gateway.events, self._request_id, self._gateway.retry
-        name = str(self._operation)
-        attempts = Attempts(events, node=self._gateway.connector.where, method=name, request_id=request_id)
-        attempt = attempts.watch(self._attempt)
-        with operation(events, request_id, name, "gateway") if events.listeners else nullcontext():
-            self._refuse_if_expired()
-            if self._gateway.api_version == "v2":
-                await self._authorise_one_shot()
-            started = retry.clock()
-            try:
-                outcome = await attempt()
-            except DanError as error:
-                outcome = await retry.go_on(
-                    error,
-                    attempt,
-                    started=started,
-                    deadline=self._deadline,
-                    before_sleep=attempts.before_sleep,
-                )
-            if isinstance(outcome, DanError):
-                outcome.attempts = self._attempts
-                raise outcome
-            return outcome
+        return self._run_heard() if self._gateway.events.listeners else self._run(self._attempt)
+
+    async def _run_heard(self) -> R:
+        with operation(self._gateway.events, self._request_id, str(self._operation), "gateway"):
+            return await self._run(self._reports().watch(self._attempt))
+
+    def _reports(self) -> Attempts:
+        gateway = self._gateway
+        return Attempts(
+            gateway.events,
+            node=gateway.connector.where,
+            method=str(self._operation),
+            request_id=self._request_id,
+        )
+
+    async def _run(self, attempt: Callable[[], Awaitable[R | DanError]]) -> R:
+        retry = self._gateway.retry
+        self._refuse_if_expired()
+        if self._gateway.api_version == "v2":
+            await self._authorise_one_shot()
+        started = retry.clock()
+        try:
+            outcome = await attempt()
+        except DanError as error:
+            outcome = await retry.go_on(
+                error,
+                attempt,
+                started=started,
+                deadline=self._deadline,
+                before_sleep=self._reports().before_sleep,
+            )
+        if isinstance(outcome, DanError):
+            outcome.attempts = self._attempts
+            raise outcome
+        return outcome
 
     async def _authorise_one_shot(self) -> None:
         """Have a one-shot request authorised, once: every attempt sends the same frame."""

@@ -36,11 +36,12 @@ from dan_async.protocols.setups import (
     decode_keygen_setup,
     decode_passkey_setup,
     decode_signgen_setup,
+    encode_keygen_setup,
     encode_passkey_setup,
     encode_signgen_setup,
     ephemeral_key_metadata,
-    keygen_members,
     keygen_metadata,
+    shown_keygen_setup,
 )
 from dan_async.protocols.sign_request import SignRequest
 from dan_async.types import Json, KeyAlgorithm
@@ -184,7 +185,7 @@ class GatewayProtocol(ABC):
 
     def check_operation(self, operation: str, api_version: str = "v1") -> None:
         """Check that the revision has an operation in this form."""
-        if operation not in tuple(self.methods):
+        if not isinstance(operation, str) or operation not in self.methods:
             known = member_of(Operation, "operation", operation)
             raise InvalidFieldError("operation", f"{known} does not exist in revision {self.revision}")
         if api_version not in self.api_versions:
@@ -194,7 +195,7 @@ class GatewayProtocol(ABC):
 
     def check_method(self, operation: str, method: str) -> None:
         """Check that a method may authorise an operation."""
-        if operation not in tuple(self.methods):
+        if not isinstance(operation, str) or operation not in self.methods:
             self.check_operation(operation)
         allowed = self.methods[operation]
         if method not in allowed:
@@ -280,7 +281,7 @@ class GatewayProtocol(ABC):
 
     def encode_setup(self, setup: Setup) -> str:
         if isinstance(setup, KeygenSetup):
-            return dump(keygen_members(setup, has_names=self.has_names))
+            return encode_keygen_setup(setup, has_names=self.has_names)
         if isinstance(setup, SigngenSetup):
             return encode_signgen_setup(setup, has_names=self.has_names)
         if isinstance(setup, EphemeralKeySetup):
@@ -328,8 +329,8 @@ class GatewayProtocol(ABC):
         """Build the typed data that the owner's wallet signs: metadata exactly as it is, but for the permissions."""
         self.check_operation(operation)
         if isinstance(setup, KeygenSetup):
-            shown_members = keygen_members(setup, has_names=self.has_names, is_shown=True)
-            return owner_request("KeygenSetupOpts", shown_members, challenge)
+            shown_setup = shown_keygen_setup(setup, has_names=self.has_names)
+            return owner_request("KeygenSetupOpts", shown_setup, challenge)
         if isinstance(setup, EphemeralKeySetup):
             return owner_request(self.change_type, self._change_members(setup), challenge)
         raise InvalidFieldError("operation", "is not one that a wallet authorises")

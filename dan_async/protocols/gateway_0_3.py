@@ -61,7 +61,7 @@ class Gateway0_3(GatewayProtocol):  # noqa: N801 - the revision's number
         return {
             "n": setup.n,
             "key_id": setup.key_id,
-            "metadata": metadata_members(setup.metadata, is_shown=True),
+            "metadata": metadata_members(setup.metadata),
         }
 
     def _read_change(self, value: Json) -> EphemeralKeySetup:

@@ -66,7 +66,7 @@ class Gateway1(GatewayProtocol):
     def _change_members(self, setup: EphemeralKeySetup) -> dict[str, Any]:
         if setup.n is not None or setup.key_id is not None:
             raise InvalidFieldError("key_id" if setup.n is None else "n", "is not on the wire in revision 1")
-        return {"metadata": metadata_members(setup.metadata, is_shown=True)}
+        return {"metadata": metadata_members(setup.metadata)}
 
     def _read_change(self, value: Json) -> EphemeralKeySetup:
         found = members(value, "setup", ("metadata",))

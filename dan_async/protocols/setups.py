@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from attrs import field, frozen
 
-from dan_async._json import dump
+from dan_async._json import dump, quote
 from dan_async._values import MAX_SAFE_INT, check_algorithm, check_int, check_text, optional, required, shown
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.protocols.fields import decode_base64, load_text, members
@@ -103,13 +103,9 @@ def ephemeral_key_metadata(claim_text: str, key_id: str) -> tuple[TaggedValue, .
     return (TaggedValue(TAG_KEY_ID, key_id), TaggedValue(TAG_CLAIM, claim_text))
 
 
-def metadata_members(metadata: tuple[TaggedValue, ...], *, is_shown: bool = False) -> list[Json]:
-    """Return the entries as JSON values. The owner's wallet is shown, and signs, all but the permissions."""
-    return [
-        {"tag": entry.tag, "value": entry.value}
-        for entry in metadata
-        if not (is_shown and entry.tag == TAG_PERMISSIONS)
-    ]
+def metadata_members(metadata: tuple[TaggedValue, ...]) -> list[Json]:
+    """Return the entries that the owner's wallet is shown, and signs, as JSON values: all but the permissions."""
+    return [{"tag": entry.tag, "value": entry.value} for entry in metadata if entry.tag != TAG_PERMISSIONS]
 
 
 def decode_metadata(
@@ -229,12 +225,22 @@ class WrittenSetup:
 # --- their texts: revisions with names say the distributed key's algorithm --------------------------------------------
 
 
-def keygen_members(setup: KeygenSetup, *, has_names: bool, is_shown: bool = False) -> dict[str, Any]:
-    """Return the setup as JSON values, or as the owner's wallet is shown it; its type has neither label nor algorithm."""
-    label = {} if setup.key_label is None else {"key_label": setup.key_label}
-    metadata = metadata_members(setup.metadata, is_shown=is_shown)
-    algorithm = _algorithm_member(setup.sign_alg, has_names=has_names)
-    return {"t": setup.t, "n": setup.n, **label, "metadata": metadata, **algorithm}
+def encode_keygen_setup(setup: KeygenSetup, *, has_names: bool) -> str:
+    label = "" if setup.key_label is None else f'"key_label":{quote(setup.key_label)},'
+    entries = [f'{{"tag":{entry.tag},"value":{quote(entry.value)}}}' for entry in setup.metadata]
+    algorithm = _algorithm_text(setup.sign_alg, has_names=has_names)
+    return f'{{"t":{setup.t},"n":{setup.n},{label}"metadata":[{",".join(entries)}]{algorithm}}}'
+
+
+def shown_keygen_setup(setup: KeygenSetup, *, has_names: bool) -> dict[str, Any]:
+    """Return the same as the owner's wallet is shown it; its type has neither label nor algorithm."""
+    found: dict[str, Any] = {"t": setup.t, "n": setup.n}
+    if setup.key_label is not None:
+        found["key_label"] = setup.key_label
+    found["metadata"] = metadata_members(setup.metadata)
+    if _algorithm_text(setup.sign_alg, has_names=has_names):
+        found["signAlg"] = setup.sign_alg
+    return found
 
 
 def decode_keygen_setup(text: str, *, has_names: bool) -> KeygenSetup:
@@ -252,8 +258,9 @@ def decode_keygen_setup(text: str, *, has_names: bool) -> KeygenSetup:
 
 
 def encode_signgen_setup(setup: SigngenSetup, *, has_names: bool) -> str:
-    algorithm = _algorithm_member(setup.sign_alg, has_names=has_names)
-    return dump({"t": setup.t, "key_id": setup.key_id, "message": setup.message, **algorithm})
+    algorithm = _algorithm_text(setup.sign_alg, has_names=has_names)
+    key_id, message = quote(setup.key_id), quote(setup.message)
+    return f'{{"t":{setup.t},"key_id":{key_id},"message":{message}{algorithm}}}'
 
 
 def decode_signgen_setup(text: str, *, has_names: bool) -> SigngenSetup:
@@ -278,10 +285,13 @@ def _read_algorithm(found: Mapping[str, Any]) -> KeyAlgorithm:
     return algorithm
 
 
-def _algorithm_member(sign_alg: str, *, has_names: bool) -> dict[str, str]:
-    if not has_names and sign_alg != "secp256k1":
+def _algorithm_text(sign_alg: str, *, has_names: bool) -> str:
+    """Return the member that ends a setup in a revision with names, which others must not need."""
+    if has_names:
+        return f',"signAlg":{quote(sign_alg)}'
+    if sign_alg != "secp256k1":
         raise InvalidFieldError("sign_alg", "must be secp256k1 in this revision")
-    return {"signAlg": sign_alg} if has_names else {}
+    return ""
 
 
 def encode_passkey_setup(setup: PasskeySetup) -> str:

@@ -25,15 +25,13 @@ def test_permissions_come_first():
 
 def test_key_id_comes_before_the_claim():
     """Tag 3, then tag 2."""
-    assert metadata_members(ephemeral_key_metadata("claim", "key"), is_shown=True) == entries(
-        (3, "key"), (2, "claim")
-    )
+    assert metadata_members(ephemeral_key_metadata("claim", "key")) == entries((3, "key"), (2, "claim"))
 
 
 def test_wallet_is_not_shown_the_permissions():
     """All entries but tag 1, in their order."""
     metadata = (TaggedValue(2, "claim"), TaggedValue(1, "{}"), TaggedValue(3, "key"))
-    assert metadata_members(metadata, is_shown=True) == entries((2, "claim"), (3, "key"))
+    assert metadata_members(metadata) == entries((2, "claim"), (3, "key"))
 
 
 def test_values_and_their_order_are_kept():
