@@ -82,13 +82,18 @@ class Plan(Generic[A]):
     wanted: int
     #: Seconds after which a node is late, and the next candidate is asked as well; None for never.
     hedge_s: float | None = None
-    #: The number of answers that will do when the patience is over; *wanted* if None.
+    #: See ``enough``; *wanted* if None.
     least: int | None = None
     #: Seconds until then; None for never.
     patience_s: float | None = None
     #: Seconds past the deadline in which the questions, which have the same limit, may fail with errors of their own: those
     #: say more, and count against their nodes. Less than ``Deadline.SLACK_S``.
     last_word_s: float = 0.05
+
+    @property
+    def enough(self) -> int:
+        """The number of answers that will do when the patience is over."""
+        return self.wanted if self.least is None else self.least
 
     # The rules, which other plans override. They are asked on the event loop: quick, and without waiting.
 
@@ -146,17 +151,18 @@ async def ask_many(
     return answers
 
 
-@define(eq=False, repr=False)
 class _Question(Tries, Generic[N, A]):
     """One node's question, and how it ended; neither answer nor error if it was cut off."""
 
-    node: N = field(kw_only=True)
-    asked_at: float = field(kw_only=True)
-    is_late: bool = field(default=False, init=False)
-    ended_at: float = field(default=0.0, init=False)
-    answer: A | None = field(default=None, init=False)
-    summary: str = field(default="ready", init=False)
-    error: DanError | None = field(default=None, init=False)
+    is_late = False
+    ended_at = 0.0
+    answer: A | None = None
+    summary = "ready"
+    error: DanError | None = None
+
+    def __init__(self, node: N, asked_at: float) -> None:
+        super().__init__()
+        self.node, self.asked_at = node, asked_at
 
 
 @define(eq=False, repr=False)
@@ -244,7 +250,7 @@ class _Asking(Generic[N, A]):
         if missing > 0 and not (asked and self._deadline.is_over):  # a spare could not answer any more
             now = time.monotonic()
             for node in islice(self._candidates, missing):
-                question: _Question[N, A] = _Question(node=node, asked_at=now)
+                question: _Question[N, A] = _Question(node, now)
                 asked.append(question)
                 answer = self._ask(node, question)
                 if isinstance(answer, PromptFuture):
@@ -253,8 +259,7 @@ class _Asking(Generic[N, A]):
                     answer = asyncio.ensure_future(answer)
                     answer.add_done_callback(self.take)
                 self.awaited[answer] = question
-        least = plan.wanted if plan.least is None else plan.least
-        if not self.awaited or (answered >= least and not self._is_patient):
+        if not self.awaited or (not self._is_patient and answered >= plan.enough):
             self._settle()
 
     def _note(self, answer: asyncio.Future[A]) -> None:

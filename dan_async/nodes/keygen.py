@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
@@ -220,6 +220,7 @@ async def run_keygen(
     grace_s: float | None = None,
     min_holders: int | None = None,
     batches: KeygenBatches | None = None,
+    make_report: Callable[..., KeygenReport] = KeygenReport,
 ) -> KeygenReport:
     """Send the authorised request to every participant; raise a QuorumError with every outcome if too few agree."""
     setup = opened.setup
@@ -280,7 +281,7 @@ async def run_keygen(
     )
     if failure is not None:
         raise failure from None
-    return KeygenReport(
+    return make_report(
         request_id=setup.request_id,
         key_id=agreed.key_id,
         public_key=agreed.public_key,
@@ -401,7 +402,7 @@ class NodeKeygen:
                 authentication = await self._authorise(opened, auth)
                 authorised = time.monotonic()
                 try:
-                    report = await run_keygen(
+                    return await run_keygen(
                         self._nodes,
                         opened.round,
                         authentication,
@@ -410,26 +411,30 @@ class NodeKeygen:
                         grace_s=self._timeouts.grace_s,
                         min_holders=self._first.min_holders,
                         batches=self._batches,
+                        make_report=partial(self._report, started, began, were_ready, authorised),
                     )
                 except QuorumError as error:
                     self._learn(error, is_interactive=auth.interactive, was_signed=signed is not None)
-                else:
-                    now = time.monotonic()
-                    return evolve(
-                        report,
-                        restarts=self._restarts,
-                        replaced=tuple(self._replaced),
-                        culprits=tuple(sorted(self._culprits)),
-                        disputes=self._pairs if self._disputes else (),
-                        timings=KeygenTimings(
-                            challenge_s=were_ready - began,
-                            wallet_s=authorised - were_ready,
-                            keygen_s=now - authorised,
-                            total_s=now - started,
-                        ),
-                    )
                 candidates = self._next_candidates()
                 request = self._start_anew(request, candidates)
+
+    def _report(
+        self, started: float, began: float, were_ready: float, authorised: float, **found: Any
+    ) -> KeygenReport:
+        now = time.monotonic()
+        return KeygenReport(
+            **found,
+            restarts=self._restarts,
+            replaced=tuple(self._replaced),
+            culprits=tuple(sorted(self._culprits)),
+            disputes=self._pairs if self._disputes else (),
+            timings=KeygenTimings(
+                challenge_s=were_ready - began,
+                wallet_s=authorised - were_ready,
+                keygen_s=now - authorised,
+                total_s=now - started,
+            ),
+        )
 
     # --- starting again -----------------------------------------------------------------------------------------------
 

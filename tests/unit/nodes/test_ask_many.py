@@ -14,7 +14,7 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_async.deadline import Deadline
+from dan_async.deadline import Deadline, PromptFuture
 from dan_async.errors import NodeTimeoutError, NodeUnreachableError
 from dan_async.nodes import RestPolicy
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
@@ -383,6 +383,56 @@ async def test_an_answer_that_the_plan_refuses_is_a_failure() -> None:
     assert list(answers.values) == ["a", "c"]
     assert [o.summary for o in answers.outcomes if o.is_success] == ["a said nonce", "c said nonce"]
     assert [o.operator for o in answers.failures] == ["b"]
+
+
+async def test_answers_of_one_turn_are_taken_together() -> None:
+    """In the order in which they came; those that failed among them are replaced, and the plan is asked once."""
+    asked: dict[str, PromptFuture[str]] = {}
+    looks: list[int] = []
+
+    class Watched(Plan[str]):
+        def is_settled(self, answers: Answers[str]) -> bool:
+            looks.append(len(answers.values))
+            return super().is_settled(answers)
+
+    def ask(node: FakeNode, _: Tries) -> PromptFuture[str]:
+        asked[node.name] = PromptFuture()
+        return asked[node.name]
+
+    async def end(*letters: str) -> None:
+        for letter in letters:
+            future = asked[letter]
+            if letter == "a":
+                future.set_exception(NodeUnreachableError("gone"))
+            else:
+                future.set_result("nonce")
+            assert future.on_end is not None
+            future.on_end(future)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    plan = Watched(wanted=3)
+    asking = asyncio.create_task(ask_many(some("abcdef"), ask, plan, step="", deadline=Deadline(None)))
+    await asyncio.sleep(0)
+    await end("c", "a", "b")
+    assert (list(asked), looks) == (["a", "b", "c", "d"], [2])
+    await end("d")
+    answers = await asking
+    assert (list(answers.values), looks) == (["c", "b", "d"], [2, 3])
+    assert list(answers.errors) == ["a"]
+
+
+async def test_a_future_that_nobody_needs_any_more_is_cancelled() -> None:
+    """As a task is."""
+    future: PromptFuture[str] = PromptFuture()
+
+    def ask(node: FakeNode, tries: Tries) -> Awaitable[str]:
+        return future if node.name == "a" else Asking()(node, tries)
+
+    plan: Plan[str] = Plan(wanted=1, hedge_s=0.01)
+    answers = await ask_many(some("ab"), ask, plan, step="", deadline=Deadline(None))
+    assert list(answers.values) == ["b"]
+    assert future.cancelled()
 
 
 async def test_a_bug_ends_the_listening_as_well() -> None:
