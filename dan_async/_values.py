@@ -241,20 +241,16 @@ def required(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, An
 
 
 def _text_validator(*, least: int = 1, most: int = 1024) -> Callable[[Any, Any, Any], None]:
-    lengths = range(least, most + 1)
-
     def validate(_: object, attribute: Any, value: object) -> None:
-        if not (type(value) is str and len(value) in lengths and value.isascii()):
+        if not (type(value) is str and least <= len(value) <= most and value.isascii()):
             check_text(attribute.name, value, least=least, most=most)
 
     return validate
 
 
 def _int_validator(*, least: int, most: int, unit: str = "") -> Callable[[Any, Any, Any], None]:
-    numbers = range(least, most + 1)
-
     def validate(_: object, attribute: Any, value: object) -> None:
-        if not (type(value) is int and value in numbers):
+        if not (type(value) is int and least <= value <= most):
             check_int(attribute.name, value, least=least, most=most, unit=unit)
 
     return validate

@@ -76,6 +76,22 @@ def wire(name: str, form: Form[Any], *, optional: bool = False) -> Wire:
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 
+class Message:
+    """Base of the messages. Two of one class are equal if their fields are: attrs would compile that for each class."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and _values_of(other) == _values_of(self)
+
+    def __hash__(self) -> int:
+        return hash(_values_of(self))
+
+
+def _values_of(message: Any) -> tuple[Any, ...]:
+    return attrs.astuple(message, recurse=False)
+
+
 def _declared(kind: type[Any]) -> list[tuple[str, Wire]]:
     hints = get_type_hints(kind, include_extras=True)
     found = []

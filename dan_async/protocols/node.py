@@ -31,6 +31,7 @@ from dan_async.protocols.fields import (
     REQUEST_ID,
     SIGNATURE,
     Form,
+    Message,
     decode_canonical,
     encode,
     form_of,
@@ -298,15 +299,15 @@ AUTHENTICATION: Form[UserAuthentication] = nested(
 )
 
 
-@frozen(kw_only=True, repr=False)
-class IdentifyParams:
+@frozen(kw_only=True, eq=False, repr=False)
+class IdentifyParams(Message):
     """Parameters of ``dan_identify``: 32 bytes, fresh from the client."""
 
     nonce: Annotated[bytes, wire("nonce", HASH)]
 
 
-@frozen(kw_only=True, repr=False)
-class ChallengeParams:
+@frozen(kw_only=True, eq=False, repr=False)
+class ChallengeParams(Message):
     """Parameters of ``dan_challenge``."""
 
     request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
@@ -316,8 +317,8 @@ class ChallengeParams:
     key_id: Annotated[MpcKeyId | None, wire("keyId", KEY_ID, optional=True)] = None
 
 
-@frozen(kw_only=True, repr=False)
-class KeygenParams:
+@frozen(kw_only=True, eq=False, repr=False)
+class KeygenParams(Message):
     """
     Parameters of ``dan_keygen``, of the two methods that change ephemeral keys, and of ``dan_register_passkey``.
 
@@ -338,8 +339,8 @@ class KeygenParams:
             )
 
 
-@frozen(kw_only=True, repr=False)
-class KeygenBatchParams:
+@frozen(kw_only=True, eq=False, repr=False)
+class KeygenBatchParams(Message):
     """Parameters of ``dan_keygen_batch``: requests of ``dan_keygen`` with the same participants and t."""
 
     keygens: Annotated[
@@ -347,8 +348,8 @@ class KeygenBatchParams:
     ]
 
 
-@frozen(kw_only=True, repr=False)
-class SettleParams:
+@frozen(kw_only=True, eq=False, repr=False)
+class SettleParams(Message):
     """Parameters of ``dan_settle_keygen``, by which the ephemeral key of a key generation asks after its outcome."""
 
     #: The first id of the key generation; its new starts are meant as well.
@@ -375,8 +376,8 @@ class SettleParams:
 CERTIFICATE = hex_up_to(_MOST_CERTIFICATE)
 
 
-@frozen(kw_only=True, repr=False)
-class CertifyParams:
+@frozen(kw_only=True, eq=False, repr=False)
+class CertifyParams(Message):
     """Parameters of ``dan_certify_keygen``, by which a node gets a certificate that it lacks."""
 
     request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
@@ -386,7 +387,7 @@ class CertifyParams:
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-class Result:
+class Result(Message):
     """A node's answer, as far as it is the same for all methods."""
 
     __slots__ = ()
@@ -409,7 +410,7 @@ def malformed(title: str, error: DanError) -> NodeProtocolError:
     )
 
 
-@frozen(kw_only=True, repr=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class Identity(Result):
     """Result of ``dan_identify``: operator, time in Unix milliseconds, and the signature over ``identity_digest``."""
 
@@ -421,7 +422,7 @@ class Identity(Result):
     signature: Annotated[bytes, wire("signature", SIGNATURE)]
 
 
-@frozen(kw_only=True, repr=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class ChallengeResult(Result):
     """Result of ``dan_challenge``: a single-use nonce (32 bytes) and when it ends, in Unix seconds."""
 
@@ -437,8 +438,8 @@ class ChallengeResult(Result):
 # texts, reads one of them, and believes nothing else.
 
 
-@frozen(kw_only=True, repr=False)
-class Claims:
+@frozen(kw_only=True, eq=False, repr=False)
+class Claims(Message):
     """The statement of a node; nodes that agree write the same text of it."""
 
     request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
@@ -447,7 +448,7 @@ class Claims:
 C = TypeVar("C", bound=Claims)
 
 
-@frozen(kw_only=True, repr=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class SignedClaims(Result, Generic[C]):
     """
     Claims as their one text, signed by a node's operator.
@@ -526,7 +527,7 @@ class SignedClaims(Result, Generic[C]):
         return "" if signer == operator else "it is not signed by the node's operator"
 
 
-@frozen(kw_only=True, repr=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class KeyClaims(Claims):
     """Claims about a key that t of n nodes hold."""
 
@@ -542,7 +543,7 @@ class KeyClaims(Claims):
         return Threshold(self.t, self.n)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class KeygenClaims(KeyClaims):
     """A key as the nodes that made it describe it."""
 
@@ -559,7 +560,7 @@ class KeygenClaims(KeyClaims):
             raise InvalidFieldError("publicShares", "must be one for each participant")
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class Acknowledgement(SignedClaims[KeygenClaims]):
     """
     A node's signed statement that it holds a share of a key: the result of ``dan_keygen``.
@@ -618,7 +619,7 @@ class Acknowledgement(SignedClaims[KeygenClaims]):
         return self.claims.transcript_hash
 
 
-@frozen(kw_only=True, repr=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class KeygenBatchResult(Result):
     """Result of ``dan_keygen_batch``: an acknowledgement for each request, in their order, as ``dan_keygen`` returns it."""
 
@@ -630,7 +631,7 @@ class KeygenBatchResult(Result):
     ]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, eq=False)
 class Settlement(Result):
     """Result of ``dan_settle_keygen``: at most one acknowledgement for each id."""
 
@@ -650,7 +651,7 @@ class Settlement(Result):
         return found
 
 
-@frozen(kw_only=True, repr=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class ChangeClaims(KeyClaims):
     """An ephemeral key that was added to a key, or revoked. The key's id is the hash of what it says of the key."""
 
@@ -688,7 +689,7 @@ class ChangeReceipt(SignedClaims[ChangeClaims]):
     CLAIMS = ChangeClaims
 
 
-@frozen(kw_only=True, repr=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class PasskeyClaims(Claims):
     """A passkey that was registered (docs/how-to/passkeys.md, "On the nodes")."""
 
@@ -708,8 +709,8 @@ class PasskeyReceipt(SignedClaims[PasskeyClaims]):
 # --- signing: dan_presign has t nodes prepare one signature, dan_sign makes shares of one over a message ----------------
 
 
-@frozen(kw_only=True, repr=False)
-class PresignParams:
+@frozen(kw_only=True, eq=False, repr=False)
+class PresignParams(Message):
     """Parameters of ``dan_presign``: the same for every signer."""
 
     request_id: Annotated[RequestId, wire("requestId", REQUEST_ID)]
@@ -723,7 +724,7 @@ class PresignParams:
     signature: Annotated[str, wire("signature", hex_text(64, 65))]
 
 
-@frozen(kw_only=True, repr=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class PresignatureOffer(Result):
     """Result of ``dan_presign``. Honest signers say the same, but for the commitment and when it expires."""
 
@@ -740,8 +741,8 @@ class PresignatureOffer(Result):
     expires_at: Annotated[int, wire("expiresAt", number(0, _LATEST))]
 
 
-@frozen(kw_only=True, repr=False)
-class SignParams:
+@frozen(kw_only=True, eq=False, repr=False)
+class SignParams(Message):
     """
     Parameters of ``dan_sign``: the same for every signer.
 
@@ -775,8 +776,8 @@ class SignParams:
             raise InvalidFieldError("nonces", "must be one for each participant")
 
 
-@frozen(kw_only=True, repr=False)
-class SignatureShare:
+@frozen(kw_only=True, eq=False, repr=False)
+class SignatureShare(Message):
     """One signer's part of one signature, whose nonce is R' = R + δ·G: s = Σw / Σu over all signers."""
 
     presignature_id: Annotated[bytes, wire("presignatureId", HASH)]
@@ -793,7 +794,7 @@ class SignatureShare:
     w: Annotated[int, wire("w", scalar(ORDER))] = field(repr=False)
 
 
-@frozen(kw_only=True, repr=False)
+@frozen(kw_only=True, eq=False, repr=False)
 class SignatureClaims(Claims):
     """A signer's shares of the signatures that a request asks for."""
 

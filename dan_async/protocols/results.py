@@ -17,7 +17,7 @@ from attrs import evolve, field, frozen
 from dan_async._values import check_algorithm, check_int, from_hex, required, shown
 from dan_async.crypto.curve import compress
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.protocols.fields import PRINTABLE, check_token
+from dan_async.protocols.fields import PRINTABLE, Message, check_token
 from dan_async.types import KeyAlgorithm, MpcKeyId
 
 #: The only word that the gateway answers when an operation has no other result.
@@ -38,8 +38,8 @@ _ED25519_LENGTH = 32
 _SEC1_LENGTHS = {2: 33, 3: 33, 4: 65}
 
 
-@frozen(kw_only=True, repr=False)
-class KeygenResult:
+@frozen(kw_only=True, eq=False, repr=False)
+class KeygenResult(Message):
     """
     One generated key. A client reads it compressed; a server may also name an uncompressed secp256k1 key.
 
@@ -65,8 +65,8 @@ class KeygenResult:
             )
 
 
-@frozen(kw_only=True, repr=False)
-class SigngenResult:
+@frozen(kw_only=True, eq=False, repr=False)
+class SigngenResult(Message):
     """One signature: r and s, 64 bytes. Whether it holds is for the caller to check. Only revision 1 names the message."""
 
     signature: bytes = field(repr=False)

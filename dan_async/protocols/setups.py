@@ -20,7 +20,7 @@ from attrs import field, frozen
 from dan_async._json import dump, quote
 from dan_async._values import MAX_SAFE_INT, check_algorithm, check_int, check_text, optional, required, shown
 from dan_async.errors import InvalidFieldError, ProtocolError
-from dan_async.protocols.fields import decode_base64, load_text, members
+from dan_async.protocols.fields import Message, decode_base64, load_text, members
 from dan_async.types import Json, KeyAlgorithm
 
 #: Longest setup, and longest frame that holds one, in characters.
@@ -42,8 +42,8 @@ _CREDENTIAL_ID = re.compile(r"[A-Za-z0-9_-]{1,1024}\Z")
 # --- claim and authentication -----------------------------------------------------------------------------------------
 
 
-@frozen(kw_only=True)
-class EphemeralClaim:
+@frozen(kw_only=True, eq=False)
+class EphemeralClaim(Message):
     """
     The ephemeral key that an owner vouches for: metadata tag 2 of a setup, and the credentials of an authentication.
 
@@ -64,8 +64,8 @@ class EphemeralClaim:
             raise InvalidFieldError("eph_pk", "must be uncompressed: 65 bytes that begin with 04")
 
 
-@frozen(kw_only=True, repr=False)
-class UserAuthentication:
+@frozen(kw_only=True, eq=False, repr=False)
+class UserAuthentication(Message):
     """
     The authorisation of a request: by the owner's wallet, the ephemeral key, or a passkey.
 
@@ -82,8 +82,8 @@ class UserAuthentication:
 # --- metadata ---------------------------------------------------------------------------------------------------------
 
 
-@frozen(repr=False)
-class TaggedValue:
+@frozen(eq=False, repr=False)
+class TaggedValue(Message):
     """One entry of a setup's metadata: permissions (tag 1), ephemeral claim (tag 2) or key id (tag 3)."""
 
     tag: int
@@ -151,8 +151,8 @@ def claim_is_bare_key(value: Json) -> bool:
 # --- setups -----------------------------------------------------------------------------------------------------------
 
 
-@frozen(kw_only=True, repr=False)
-class KeygenSetup:
+@frozen(kw_only=True, eq=False, repr=False)
+class KeygenSetup(Message):
     """
     Make a key: t of n, for this ephemeral key, under these permissions. The numbers are checked where they come from.
 
@@ -176,8 +176,8 @@ class KeygenSetup:
         return find_tag(self.metadata, TAG_CLAIM)
 
 
-@frozen(kw_only=True, repr=False)
-class EphemeralKeySetup:
+@frozen(kw_only=True, eq=False, repr=False)
+class EphemeralKeySetup(Message):
     """Add an ephemeral key to a key, or revoke it. Revision 0.3 also carries ``n`` and ``key_id`` in the setup."""
 
     metadata: tuple[TaggedValue, ...]
@@ -193,8 +193,8 @@ class EphemeralKeySetup:
         return find_tag(self.metadata, TAG_KEY_ID)
 
 
-@frozen(kw_only=True, repr=False)
-class SigngenSetup:
+@frozen(kw_only=True, eq=False, repr=False)
+class SigngenSetup(Message):
     """Sign a message with a key. ``message`` is standard Base64 of the UTF-8 message, encoded exactly once."""
 
     t: int = field(validator=required(check_int, least=1, most=2**32 - 1))
@@ -203,8 +203,8 @@ class SigngenSetup:
     sign_alg: KeyAlgorithm = "secp256k1"
 
 
-@frozen(kw_only=True, repr=False)
-class PasskeySetup:
+@frozen(kw_only=True, eq=False, repr=False)
+class PasskeySetup(Message):
     """The setup of registerPasskey: nothing but an optional text of options."""
 
     options: str | None = field(default=None, validator=optional(check_text, most=16 * 1024))
@@ -214,8 +214,8 @@ class PasskeySetup:
 Setup: TypeAlias = KeygenSetup | SigngenSetup | EphemeralKeySetup | PasskeySetup
 
 
-@frozen(kw_only=True, repr=False)
-class WrittenSetup:
+@frozen(kw_only=True, eq=False, repr=False)
+class WrittenSetup(Message):
     """A setup, and its text exactly as it is sent."""
 
     setup: Setup
@@ -308,8 +308,8 @@ def decode_passkey_setup(text: str) -> PasskeySetup:
 # --- passkeys ---------------------------------------------------------------------------------------------------------
 
 
-@frozen(kw_only=True, repr=False)
-class PasskeySignature:
+@frozen(kw_only=True, eq=False, repr=False)
+class PasskeySignature(Message):
     """
     The answer of a browser to a challenge: a new credential, or an assertion with an old one.
 
