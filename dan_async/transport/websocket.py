@@ -391,13 +391,22 @@ class Connection:
         for timer in (self._watch, self._expiry):
             if timer is not None:
                 timer.cancel()
-        for call in tuple(self._pending.values()):
-            if self._remove(call.number) is not None:
+        self._fail_pending(loss)
+
+    def _fail_pending(self, loss: Loss, *, at_once: bool = False) -> None:
+        """End what is in flight: all *at_once*, or what this turn of the loop has time for, and the rest in later ones."""
+        while self._pending:
+            call = self._remove(next(iter(self._pending)))
+            if call is not None:
                 call.end(None, loss())
+            if not at_once and not self._socket.turns.may_go_on(is_next=True):
+                self._loop.call_soon(self._fail_pending, loss)
+                return
 
     async def aclose(self, loss: Loss, *, is_polite: bool = True) -> None:
         """Fail what is pending and close the socket; see ``Socket.aclose``."""
         await self._socket.aclose(loss, is_polite=is_polite)
+        self._fail_pending(self._socket.loss or loss, at_once=True)
 
 
 # --- one connection after the other -----------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from dan_async.errors import (
 )
 from dan_async.transport import Transport, WebSocketTransport
 from dan_async.transport.websocket import Backoff
+from dan_async.turns import BUDGET_S, FOLLOWING_S, Turns
 from tests.helpers import CuttableProxy, ManualClock, assert_runs_under, error_of, no_leaks, wait_until
 from tests.servers import raw_server, rpc_server, serve, socket_script
 
@@ -198,6 +199,59 @@ async def test_a_thousand_pending_calls_are_each_failed_once_when_the_connection
         # Errors are changed on their way up, so that no two calls may share one.
         assert len({id(error) for error in failed}) == 500
         await transport.aclose()
+
+
+async def test_the_calls_of_a_lost_connection_end_over_many_turns(monkeypatch):
+    """A connection that is lost with many calls in flight does not hold the loop until all have ended."""
+    turns = Turns(clock=ManualClock())  # each end takes FOLLOWING_S of a turn
+    monkeypatch.setattr(Turns, "of_running_loop", lambda: turns)
+    ended = [0]
+
+    def turn():
+        nonlocal handle
+        ended.append(0)
+        handle = asyncio.get_running_loop().call_soon(turn)
+
+    async def call():
+        assert isinstance(await error_of(transport.call("m", "{}", timeout_s=30)), ConnectionLostError)
+        ended[-1] += 1
+
+    async def never(method, params):
+        await asyncio.Event().wait()
+
+    async with no_leaks(), rpc_server(never) as server, CuttableProxy(server.port) as proxy:
+        transport = connect(proxy.port)
+        async with assert_runs_under(20), asyncio.TaskGroup() as group:
+            for _ in range(400):
+                group.create_task(call())
+            await wait_until(lambda: transport.connection is not None and transport.connection.pending == 400)
+            handle = asyncio.get_running_loop().call_soon(turn)
+            proxy.cut()
+        handle.cancel()
+        assert sum(ended) == 400
+        assert max(ended) <= BUDGET_S / FOLLOWING_S + 1  # one is always ended
+        await transport.aclose()
+
+
+async def test_closing_ends_the_calls_of_a_lost_connection(monkeypatch):
+    """Whoever closes need not wait for the turns in which they would have ended."""
+    turns = Turns(clock=ManualClock())
+    monkeypatch.setattr(Turns, "of_running_loop", lambda: turns)
+
+    async def never(method, params):
+        await asyncio.Event().wait()
+
+    async with no_leaks(), rpc_server(never) as server, CuttableProxy(server.port) as proxy:
+        transport = connect(proxy.port)
+        calls = [asyncio.create_task(transport.call("m", "{}", timeout_s=30)) for _ in range(400)]
+        await wait_until(lambda: transport.connection is not None and transport.connection.pending == 400)
+        connection = transport.connection
+        proxy.cut()
+        await wait_until(lambda: connection.is_lost)
+        await transport.aclose()
+        assert connection.pending == 0
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(error) for error in errors} == {ConnectionLostError}
 
 
 async def test_next_call_after_a_loss_opens_a_new_connection():
