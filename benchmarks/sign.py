@@ -45,6 +45,7 @@ from dan_async.nodes import SigningOptions
 from dan_async.protocols.node import PRESIGN, SIGN
 from dan_async.protocols.sign_request import SignRequest, encode_wrapped
 from dan_async.session import DanModuleInfo, DanSessionKeyPayload
+from dan_async.types import KeyAlgorithm
 
 if TYPE_CHECKING:
     from dan_async.devnet import Devnet
@@ -128,10 +129,9 @@ def _nodes(
     )
 
 
-async def _session(dan: DanClient) -> DanSessionKeyPayload:
-    # ed25519: the TypeScript client is to sign with the same session.
+async def _session(dan: DanClient, *, eph_alg: KeyAlgorithm | None = None) -> DanSessionKeyPayload:
     wallet = LocalWallet(_OWNER_KEY)
-    return await dan.generate_session_key(wallet=wallet, chain_id=80002, eph_alg="ed25519")
+    return await dan.generate_session_key(wallet=wallet, chain_id=80002, eph_alg=eph_alg)
 
 
 def _signing(dan: DanClient, session: DanModuleInfo, *, timeout: float | None = None) -> Operation:
@@ -191,7 +191,7 @@ async def _on_healthy_nodes(effort: Effort) -> dict[str, Any]:
         url = peer.described["gateway"]
         network = GatewayNetwork(url, revision="0.3", threshold=_THRESHOLD, timeouts=_TIMEOUTS)
         gateway = await _client(network, stack)
-        session = await _session(direct)
+        session = await _session(direct, eph_alg="ed25519")  # as the TypeScript client's
         operations = {
             "nodes, two round trips": (_signing(direct, session), 1),
             "nodes, 8 in flight": (_signing(direct, session), 8),

@@ -220,9 +220,11 @@ class NodeSigner:
 
     def _next_signers(self, order: SigningOrder, signers: tuple[Node, ...]) -> tuple[Node, ...]:
         """Return the same signers, or the quickest if one of these is slow: made ahead with it, all would stay slow."""
+        seconds = [node.health.latency_s or 0.0 for node in signers]
+        if max(seconds) <= _SLOW_S:
+            return signers
         holders = rank(self._holders(order.key_id))
         quick = [node for node in holders if self._may_sign((node.operator,))][: order.t]
-        seconds = [node.health.latency_s or 0.0 for node in signers]
         usual_s = max([node.health.latency_s or min(seconds) for node in quick], default=0.0)
         if len(quick) < order.t or max(seconds) <= _SLOW_TIMES * usual_s + _SLOW_S:
             return signers
@@ -232,8 +234,7 @@ class NodeSigner:
         made: StockedPresignature | None = None
         asked = time.monotonic()
         try:
-            async with asyncio.timeout(_REFILL_S):
-                (offers,) = await self.presign(run, [request], Deadline(_REFILL_S))
+            (offers,) = await self.presign(run, [request], Deadline(_REFILL_S))
             now = self._clock.now(len(run.signers))
             left_s = {operator: offer.expires_at - now for operator, offer in offers.items()}
             hasty = {frozenset((operator,)) for operator, left in left_s.items() if left < _LEAST_LIFE_S}
@@ -243,7 +244,7 @@ class NodeSigner:
             made = StockedPresignature(offers=offers, signers=run.operators, ends=ends)
         except SetFailedError as failure:
             run.suspect(failure.conflicts, failure.reasonless)
-        except (DanError, TimeoutError):
+        except DanError:
             # The next signature makes its own, and reports the failure.
             run.suspect([frozenset(run.operators)])
         finally:

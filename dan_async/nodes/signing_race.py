@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from attrs import define, field, frozen
 
 from dan_async.config import MAX_PARTIES
-from dan_async.deadline import Deadline, cancel_and_wait, read_on
+from dan_async.deadline import Deadline, cancel_and_wait, read_on, settle
 from dan_async.errors import (
     ClientClosedError,
     DanError,
@@ -209,6 +209,8 @@ class SignerRace(Generic[T]):
     #: The nodes that said that they do not hold the key.
     without_share: set[OperatorAddress] = field(factory=set, init=False)
     _spoilt: bool = field(default=False, init=False)
+    #: Done when a set has ended, or the time for one is over.
+    _news: asyncio.Future[None] = field(init=False)
     #: Whether a set was late, and most of its nodes with it.
     is_crowded: bool = field(default=False, init=False)
 
@@ -218,12 +220,11 @@ class SignerRace(Generic[T]):
         try:
             self._start(running)
             while running:
-                done, _ = await asyncio.wait(
-                    running, timeout=self._patience(running), return_when=asyncio.FIRST_COMPLETED
-                )
+                await self._wait(self._patience(running))
+                done = [task for task in running if task.done()]
                 if not done:
                     await read_on(lambda: any(task.done() for task in running), depth=3)
-                    done = {task for task in running if task.done()}
+                    done = [task for task in running if task.done()]
                 for task in done:
                     run = running.pop(task)
                     try:
@@ -252,7 +253,24 @@ class SignerRace(Generic[T]):
             return
         run = Run(signers, self._lateness)
         self._tried[frozenset(run.operators)] = self._starts
-        running[asyncio.create_task(self._attempt(run), name="dan-sign")] = run
+        running[asyncio.create_task(self._sign(run), name="dan-sign")] = run
+
+    async def _sign(self, run: Run) -> T:
+        try:
+            return await self._attempt(run)
+        finally:
+            settle(self._news, None)
+
+    async def _wait(self, seconds: float | None) -> None:
+        """Wait until a set has ended, at most so long. Less work, and a turn of the loop less, than ``asyncio.wait``."""
+        loop = asyncio.get_running_loop()
+        self._news = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, settle, self._news, None)
+        try:
+            await self._news
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _next_set(self, running: dict[asyncio.Task[T], Run]) -> tuple[Node, ...] | None:
         if running and sum(not run.is_kept_by_some for run in running.values()) >= self._most_at_once:
