@@ -240,7 +240,7 @@ class Socket:
         self._limits = opener.limits
         # No method of this object, which would then hold itself and its connection until the next garbage collection.
         self._broken = opener.broken
-        self._loop = asyncio.get_running_loop()
+        self._loop = opener.limits.loop
         self._make_way(MOST_UNREAD // 4)
         self._opened_at = self._loop.time()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -714,7 +714,8 @@ class SocketOpener:
         """Open a WebSocket, at the path's further segment *name* if there is one; within *timeout_s* if that is less."""
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
         failure: DanError
-        limit, task = self._in_flight.begin(limit_s), asyncio.current_task()
+        limit = self._in_flight.begin(limit_s)
+        task = asyncio.current_task(self.limits.loop)
         try:
             async with limit:
                 ws = await self._open_session().ws_connect(
@@ -753,7 +754,7 @@ class SocketOpener:
         if 300 <= response.status < 400:
             response.close()
             raise _RedirectedError(response.status)
-        self._upgrades[asyncio.current_task()] = response
+        self._upgrades[asyncio.current_task(self.limits.loop)] = response
         return response
 
     def _socket(self, ws: aiohttp.ClientWebSocketResponse, response: aiohttp.ClientResponse) -> Socket:
