@@ -287,7 +287,10 @@ def shown_limit(timeout_s: float | None) -> str:
 class TimeLimits:
     """Ends waits whose time is over. One timer serves all of them: nearly every wait ends long before it would go off."""
 
-    __slots__ = ("_goes_off", "_timer", "_waits")
+    __slots__ = ("_goes_off", "_timer", "_waits", "loop")
+
+    #: The event loop of the waits, once the first has begun. To ask which one runs is a call to the system.
+    loop: asyncio.AbstractEventLoop
 
     def __init__(self) -> None:
         #: By wait: when its time is over, by the loop's clock, and what is called then.
@@ -297,28 +300,28 @@ class TimeLimits:
 
     def begin(self, wait: object, timeout_s: float, on_over: Callable[[], object]) -> None:
         """Have *on_over* called after *timeout_s*, unless the wait ends before, or begins again."""
-        loop = asyncio.get_running_loop()
-        due = loop.time() + timeout_s
+        if not self._waits:
+            self.loop = asyncio.get_running_loop()
+        due = self.loop.time() + timeout_s
         self._waits[wait] = due, on_over
         if due < self._goes_off:
-            self._set(loop, due)
+            self._set(due)
 
     def end(self, wait: object) -> None:
         """Take note that a wait is over, if it had begun."""
         self._waits.pop(wait, None)
 
-    def _set(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+    def _set(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._goes_off, self._timer = due, loop.call_at(due, self._look)
+        self._goes_off, self._timer = due, self.loop.call_at(due, self._look)
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = max(loop.time(), self._goes_off)
+        now = max(self.loop.time(), self._goes_off)
         self._goes_off, self._timer = math.inf, None
         left = [due for due, _ in self._waits.values() if due > now]
         if left:
-            self._set(loop, max(min(left), now + _LOOK_EVERY_S))
+            self._set(max(min(left), now + _LOOK_EVERY_S))
         if len(left) < len(self._waits):
             over = [(wait, limit) for wait, limit in self._waits.items() if limit[0] <= now]
             after_reading(self._judge, over)
@@ -355,7 +358,7 @@ class InFlight:
         """Return the time limit of a call that begins: to be entered at once, and handed to ``end`` in any case."""
         if self.is_closed:
             raise self.closed_error()
-        limit = asyncio.timeout(None)
+        limit = asyncio.Timeout(None)
         self._calls.add(limit)
         if timeout_s is not None:
             self.limits.begin(limit, timeout_s, partial(_cut_off, limit))

@@ -14,7 +14,7 @@ import copy
 import struct
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Generator, Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Generic, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -34,7 +34,6 @@ from dan_async.errors import (
 )
 from dan_async.transport.connecting import (
     InFlight,
-    TimeLimits,
     client_ssl,
     connect_error,
     make_session,
@@ -208,7 +207,6 @@ class Socket:
     An open WebSocket, from ``SocketOpener.open``; end it with ``aclose``, whatever happened.
 
     Its frames are either taken one by one with ``receive``, or read by a task and handed on as they come (``hand_on``).
-    *clean* makes a peer's text fit for an error; *on_drop* is called when the connection is gone.
     """
 
     #: Whole messages that have come: the signs of life.
@@ -231,30 +229,28 @@ class Socket:
         ws: aiohttp.ClientWebSocketResponse,
         response: aiohttp.ClientResponse,
         transport: asyncio.Transport,
-        *,
-        where: str,
-        limits: TimeLimits,
-        turns: Turns,
-        clean: Callable[[str], str],
-        on_drop: Callable[[Socket], None],
+        opener: SocketOpener,
     ) -> None:
         self._ws = ws
         self._response = response
         self._transport = transport
-        self.where = where
-        self._limits = limits
-        self._clean = clean
-        self._on_drop = on_drop
+        self._opener = opener
+        self.where = opener.where
+        self.turns = opener.turns
+        self._limits = opener.limits
         # No method of this object, which would then hold itself and its connection until the next garbage collection.
-        self._broken: Loss = partial(_broken, where)
-        self._loop = asyncio.get_running_loop()
-        self.turns = turns
-        self.buffer = WriteBuffer(transport, MOST_UNREAD)
+        self._broken = opener.broken
+        self._loop = opener.limits.loop
         self._make_way(MOST_UNREAD // 4)
         self._opened_at = self._loop.time()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- sending ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def buffer(self) -> WriteBuffer:
+        """The backpressure of this connection: made when it is first asked for, since few frames ever wait."""
+        return WriteBuffer(self._transport, MOST_UNREAD)
 
     async def send(self, text: str, timeout_s: float | None) -> None:
         """Send a text frame, and wait until the peer has read most of it. After an error it may have been sent."""
@@ -390,7 +386,9 @@ class Socket:
             return await self._violation(what, WSCloseCode.UNSUPPORTED_DATA)
         if message.type is WSMsgType.CLOSE:
             await self._write_close(WSCloseCode.OK)
-            return self._closed_by_peer(message.data or None, message.extra and self._clean(message.extra))
+            return self._closed_by_peer(
+                message.data or None, message.extra and self._opener.clean(message.extra)
+            )
         self._is_closing = True  # aiohttp has written a close frame if it could
         error = message.data
         if message.type is WSMsgType.ERROR and isinstance(error, aiohttp.WebSocketError):
@@ -476,7 +474,7 @@ class Socket:
             return self.loss() if self.loss is not None else None  # nothing, pings, or half a frame
         if isinstance(outcome, DanError):
             return outcome
-        what = f"a frame before its turn: {self._clean(outcome)!r}"
+        what = f"a frame before its turn: {self._opener.clean(outcome)!r}"
         return await self._violation(what, WSCloseCode.PROTOCOL_ERROR)
 
     @contextlib.contextmanager
@@ -532,9 +530,10 @@ class Socket:
             self.end(partial(ConnectionLostError, f"{self.where} stopped answering pings"))
 
     def _stop_pinging(self) -> None:
-        for timer in (self._pinging, self._probe):
-            if timer is not None:
-                timer.cancel()
+        if self._pinging is not None:
+            self._pinging.cancel()
+        if self._probe is not None:
+            self._probe.cancel()
         self._pinging = self._probe = None
 
     # --- why there is no next frame -----------------------------------------------------------------------------------
@@ -567,7 +566,7 @@ class Socket:
             if message.type in _CLOSING and self.loss is None:
                 return
             if message.type is WSMsgType.TEXT:
-                raise self._violated(f"a frame after its last one: {self._clean(message.data)!r}")
+                raise self._violated(f"a frame after its last one: {self._opener.clean(message.data)!r}")
             error = await self._end_of(message)
         finally:
             self.end(self._broken)
@@ -598,7 +597,7 @@ class Socket:
         self._response.close()
         if self._begun is not None and self._ahead is None:
             self._begun.close()
-        self._on_drop(self)
+        self._opener.sockets.discard(self)
 
     def drop(self) -> None:
         """Break the connection at once, if it has not ended."""
@@ -684,7 +683,10 @@ class SocketOpener:
         self._session: aiohttp.ClientSession | None = None
         self._upgrades: dict[asyncio.Task[Any] | None, aiohttp.ClientResponse] = {}
         self._in_flight = InFlight(self.where)
-        self._sockets: set[Socket] = set()
+        #: Of its sockets: those that are open, the limits of their waits, and what makes the error of a broken one.
+        self.sockets: set[Socket] = set()
+        self.limits = self._in_flight.limits
+        self.broken: Loss = partial(_broken, self.where)
 
     def __repr__(self) -> str:
         return f"SocketOpener({self.where!r})"
@@ -712,7 +714,8 @@ class SocketOpener:
         """Open a WebSocket, at the path's further segment *name* if there is one; within *timeout_s* if that is less."""
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
         failure: DanError
-        limit, task = self._in_flight.begin(limit_s), asyncio.current_task()
+        limit = self._in_flight.begin(limit_s)
+        task = asyncio.current_task(self.limits.loop)
         try:
             async with limit:
                 ws = await self._open_session().ws_connect(
@@ -751,7 +754,7 @@ class SocketOpener:
         if 300 <= response.status < 400:
             response.close()
             raise _RedirectedError(response.status)
-        self._upgrades[asyncio.current_task()] = response
+        self._upgrades[asyncio.current_task(self.limits.loop)] = response
         return response
 
     def _socket(self, ws: aiohttp.ClientWebSocketResponse, response: aiohttp.ClientResponse) -> Socket:
@@ -759,17 +762,8 @@ class SocketOpener:
         if connection is None or connection.transport is None:
             response.close()
             raise ConnectError(f"{self.where} closed the connection before it was ready")
-        socket = Socket(
-            ws,
-            response,
-            connection.transport,
-            where=self.where,
-            limits=self._in_flight.limits,
-            turns=self._turns,
-            clean=self.clean,
-            on_drop=self._sockets.discard,
-        )
-        self._sockets.add(socket)
+        socket = Socket(ws, response, connection.transport, self)
+        self.sockets.add(socket)
         return socket
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -778,7 +772,7 @@ class SocketOpener:
             self._session = make_session(
                 self._options, share=self._shared_session, max_connections=0, middleware=self._upgrade
             )
-            self._turns = Turns.of_running_loop()
+            self.turns = Turns.of_running_loop()
         if self._session.closed:
             raise ClientClosedError(f"the aiohttp session for {self.where} was closed by its owner")
         return self._session
@@ -788,7 +782,7 @@ class SocketOpener:
         try:
             await self._in_flight.aclose()
         finally:
-            for socket in tuple(self._sockets):
+            for socket in tuple(self.sockets):
                 socket.end(self.closed_error)
             if self._session is not None:
                 await self._session.close()

@@ -572,5 +572,5 @@ async def test_sockets_that_are_opened_together_are_kept_apart():
                 await socket.send(str(number), 5)
                 assert await socket.receive(5) == str(number)
             await socket.aclose()
-        assert not way._sockets
+        assert not way.sockets
         await way.aclose()
