@@ -67,14 +67,8 @@ async def sign_message(
         ``0x`` and 130 hex digits: r, s, v.
     """
     info = session if isinstance(session, DanModuleInfo) else session_of(session)
-
-    def read() -> tuple[SignRequest, bytes]:
-        request = message_request(message, request_type)
-        digest = sign_request_digest(request)
-        _refuse_other_place(request, info, chain_id, entry_point)
-        return request, digest
-
-    request, digest = await asyncio.to_thread(read) if takes_long(message) else read()
+    asked = (message, info, request_type, chain_id, entry_point)
+    request, digest = await asyncio.to_thread(_read, *asked) if takes_long(message) else _read(*asked)
     if deadline is None:
         limits = timeouts or Timeouts()
         deadline = Deadline(limits.total_s if timeout is None else check_seconds("timeout", timeout))
@@ -82,6 +76,19 @@ async def sign_message(
     signature = await _signed(network, info, request, digest, deadline=deadline, clock=clock)
     _log.debug("key %s signed a message of type %s", info.mpc_key_id, request.request_type)
     return signature
+
+
+def _read(
+    message: Message,
+    info: DanModuleInfo,
+    request_type: str | None,
+    chain_id: int | None,
+    entry_point: str | None,
+) -> tuple[SignRequest, bytes]:
+    request = message_request(message, request_type)
+    digest = sign_request_digest(request)
+    _refuse_other_place(request, info, chain_id, entry_point)
+    return request, digest
 
 
 async def _signed(

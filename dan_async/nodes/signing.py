@@ -18,7 +18,7 @@ from typing import TypeAlias
 from attrs import define, field, frozen
 
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.deadline import Deadline, cancel_and_wait
+from dan_async.deadline import Deadline, cancel_and_wait, settle
 from dan_async.errors import (
     DanError,
     FailureKind,
@@ -505,7 +505,7 @@ class SigningQueue:
     _free: int = field(init=False)
     _limits: dict[Hashable, float] = field(factory=dict, init=False)
     #: The calls that wait, by session; the session whose turn it is stands first.
-    _lines: dict[Hashable, OrderedDict[asyncio.Future[None], None]] = field(factory=dict, init=False)
+    _lines: dict[Hashable, OrderedDict[asyncio.Future[bool], None]] = field(factory=dict, init=False)
     waiting: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -553,25 +553,30 @@ class SigningQueue:
     async def _wait(self, session: Hashable, deadline: Deadline, *, is_first: bool) -> None:
         if self.waiting >= self._most_waiting:
             raise self.overloaded("the queue for signing is full")
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[bool] = loop.create_future()
+        left_s = deadline.remaining()
+        timer = None if left_s is None else loop.call_later(left_s, settle, turn, False)
         line = self._lines.setdefault(session, OrderedDict())
         line[turn] = None
         line.move_to_end(turn, last=not is_first)
         self.waiting += 1
         try:
-            async with asyncio.timeout(deadline.remaining()):
-                await turn
-        except BaseException as error:
-            if turn.done() and not turn.cancelled():
+            has_place = await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.result():  # it got its place in the same moment
                 self._give_back(session)
-            else:
-                self._leave(session, turn)
-            if isinstance(error, TimeoutError):
-                problem = f"the deadline of {deadline.timeout_s:g} s ran out before this call's turn came"
-                raise self.overloaded(problem) from None
             raise
+        finally:
+            self._leave(session, turn)
+            if timer is not None:
+                timer.cancel()
+        if not has_place:
+            raise self.overloaded(
+                f"the deadline of {deadline.timeout_s:g} s ran out before this call's turn came"
+            )
 
-    def _leave(self, session: Hashable, turn: asyncio.Future[None]) -> None:
+    def _leave(self, session: Hashable, turn: asyncio.Future[bool]) -> None:
         line = self._lines.get(session)
         if line is not None and turn in line:
             self.waiting -= 1
@@ -600,7 +605,7 @@ class SigningQueue:
             turn = next(iter(line))
             self._lines[session] = line  # to the end
             self._leave(session, turn)
-            if not turn.cancelled():  # its task will learn of that in a moment
+            if not turn.done():  # else it was cancelled or is late, and its task learns of that in a moment
                 self._held[session] += 1
                 self._free -= 1
-                turn.set_result(None)
+                turn.set_result(True)

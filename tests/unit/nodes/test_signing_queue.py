@@ -119,6 +119,28 @@ def test_the_deadline_ends_the_wait():
     run_in_virtual_time(work)
 
 
+def test_a_place_that_is_free_as_the_deadline_ends_goes_to_the_next():
+    """Nobody is left out by it, and no place is lost."""
+
+    async def work(clock):
+        calls = Calls(SigningQueue(1, 100))
+        await calls.start("a", 1)
+        asyncio.get_running_loop().call_later(4.0, calls.open.pop(("a", 0)).set)
+        await calls.start("a", 1, first=1, timeout=5.0)
+        await calls.start("a", 1, first=2)
+        clock.advance(6.0)  # the loop is blocked: both happen in one turn
+        with pytest.raises(OverloadedError):
+            await calls.tasks["a", 1]
+        await calls.settle()
+        assert calls.begun == [("a", 0), ("a", 2)]
+        await calls.end_all()
+        await calls.start("a", 1, first=3)
+        assert len(calls.open) == 1
+        await calls.end_all()
+
+    run_in_virtual_time(work)
+
+
 async def test_a_full_queue_refuses_at_once():
     """So that callers who never stop do not fill the memory."""
     calls = Calls(SigningQueue(1, 2))
