@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
-from dan_async._json import dump, load
+from dan_async._json import dump
 from dan_async._values import MAX_SAFE_INT, check_int, check_seconds, from_hex, member_of, number_of, to_hex
 from dan_async.config import Timeouts
 from dan_async.crypto.address import parse_address
@@ -172,11 +172,11 @@ def _refuse_other_place(
     """Refuse a message whose chain or entry point is neither the session's nor named."""
     chain = None
     if request.request_type is RequestType.EIP712:
-        chain = load(request.message)["domain"].get("chainId")
+        chain = request.content["domain"].get("chainId")
     elif request.request_type is RequestType.USER_OPERATION:
         from dan_async.user_operation import check_entry_point
 
-        found = load(request.message)
+        found = request.content
         chain = found["chainId"]
         check_entry_point(found["entryPointAddress"], found["entryPointVersion"], named=entry_point)
     if chain is not None or chain_id is not None:

@@ -67,6 +67,10 @@ _PRESIGN_S = 120
 _REFILL_S = 15.0
 _LEAST_LIFE_S = 5.0
 
+#: When the client does what need not wait for the answers, in seconds after it has asked: by then, nodes on the same
+#: machine have read the request.
+_MEANWHILE_S = 0.001
+
 #: A signer is slow if it takes so many times as long by itself as the slowest of the t quickest, and so many seconds.
 _SLOW_TIMES, _SLOW_S = 1.25, 0.01
 
@@ -318,8 +322,8 @@ class _SigningJob:
             address=self.order.address,
         )
         following: list[tuple[Run, PresignRequest]] = []
-        # It runs when the request is out, while the nodes sign.
-        meanwhile = asyncio.get_running_loop().call_soon(self._prepare, run, expected, following)
+        loop = asyncio.get_running_loop()
+        meanwhile = loop.call_later(_MEANWHILE_S, self._prepare, run, expected, following)
         try:
             signatures = await self._signer.collect(run, params, expected, self._deadline)
         finally:

@@ -24,7 +24,6 @@ from dan_async.crypto.abi import decode_arguments, function_selector
 from dan_async.crypto.address import parse_address, to_checksum_address
 from dan_async.errors import InvalidFieldError, PermissionDeniedError
 from dan_async.permissions.rules import CallRule, Conditions, Erc20Rule, Permissions, Rule, parse_permissions
-from dan_async.protocols.fields import load_text
 from dan_async.protocols.sign_request import RequestType, SignRequest
 from dan_async.types import Address
 from dan_async.user_operation import (
@@ -93,7 +92,7 @@ def check_permissions(permissions: Permissions, request: SignRequest, *, now: fl
             f"{request.request_type} could sign anything",
             hint="Under permissions only user operations are signed (accountAbstractionTx)",
         )
-    found: dict[str, Any] = load_text(request.message)
+    found: dict[str, Any] = request.content
     operation = user_operation_from_dict(found["userOperation"], version=found["entryPointVersion"])
     chain_id: int = found["chainId"]
     entry_point = parse_address("entryPointAddress", found["entryPointAddress"])

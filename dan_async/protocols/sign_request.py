@@ -53,18 +53,28 @@ class SignRequest:
     request_type: RequestType = field(converter=_request_type)
     message: str = field(repr=False, validator=required(check_text, most=_MOST_MESSAGE))
     transaction_id: str | None = None
+    #: The message, read once: bytes, the object of a JSON text, which nobody may change, or for ``eddsa`` the text.
+    content: Any = field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if self.transaction_id is not None:
             check_token("transaction_id", self.transaction_id)
-        if self.request_type is RequestType.RAW_BYTES:
-            from_hex(self.message, field="message", length=32)
-        elif self.request_type is RequestType.EIP191:
-            from_hex(self.message, field="message")
-        elif self.request_type is RequestType.USER_OPERATION:
-            _check_user_operation(_json_object(self.message))
-        elif self.request_type is RequestType.EIP712:
-            members(_json_object(self.message), "message", ("types", "domain", "primaryType", "message"))
+        object.__setattr__(self, "content", _read(self.request_type, self.message))
+
+
+def _read(kind: RequestType, message: str) -> Any:
+    if kind is RequestType.RAW_BYTES:
+        return from_hex(message, field="message", length=32)
+    if kind is RequestType.EIP191:
+        return from_hex(message, field="message")
+    if kind is RequestType.EDDSA:
+        return message
+    value = _json_object(message)
+    if kind is RequestType.USER_OPERATION:
+        _check_user_operation(value)
+    else:
+        members(value, "message", ("types", "domain", "primaryType", "message"))
+    return value
 
 
 def _json_object(message: str) -> dict[str, Any]:
@@ -161,11 +171,12 @@ def decode_keyed(text: str, *, sign_alg: str) -> tuple[SignRequest, ...]:
 def sign_request_digest(request: SignRequest) -> bytes:
     """Return the 32 bytes that get signed (see ``RequestType``); no secp256k1 key signs ``eddsa``."""
     if request.request_type is RequestType.RAW_BYTES:
-        return from_hex(request.message, field="message", length=32)
+        digest: bytes = request.content
+        return digest
     if request.request_type is RequestType.EIP191:
-        return personal_message_digest(from_hex(request.message, field="message"))
+        return personal_message_digest(request.content)
     if request.request_type is RequestType.EIP712:
-        return typed_data_digest(load_text(request.message))
+        return typed_data_digest(request.content)
     if request.request_type is RequestType.USER_OPERATION:
         return personal_message_digest(user_operation_digest(request))
     raise InvalidFieldError("requestType", "must not be eddsa: the key is a secp256k1 key")
@@ -175,7 +186,7 @@ def user_operation_digest(request: SignRequest) -> bytes:
     """Return the hash of the user operation in an ``accountAbstractionTx``."""
     from dan_async.user_operation import user_operation_from_dict, user_operation_hash
 
-    found = load_text(request.message)
+    found = request.content
     version = found["entryPointVersion"]
     return user_operation_hash(
         user_operation_from_dict(found["userOperation"], version=version),

@@ -121,7 +121,7 @@ async def test_what_follows_a_signature_is_prepared_while_the_nodes_sign(monkeyp
 
         async def look(method, params):
             if method == "dan_sign":
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.05)
                 before.append((len(signed), _shifted_nonce.cache_info().currsize))
 
         _shifted_nonce.cache_clear()
