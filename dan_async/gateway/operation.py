@@ -128,13 +128,8 @@ class GatewayOperation(ABC, Generic[R]):
             return await self._run(self._reports().watch(self._attempt))
 
     def _reports(self) -> Attempts:
-        gateway = self._gateway
-        return Attempts(
-            gateway.events,
-            node=gateway.connector.where,
-            method=str(self._operation),
-            request_id=self._request_id,
-        )
+        where, name = self._gateway.connector.where, str(self._operation)
+        return Attempts(self._gateway.events, node=where, method=name, request_id=self._request_id)
 
     async def _run(self, attempt: Callable[[], Awaitable[R | DanError]]) -> R:
         retry = self._gateway.retry

@@ -226,6 +226,7 @@ class WrittenSetup(Message):
 
 
 def encode_keygen_setup(setup: KeygenSetup, *, has_names: bool) -> str:
+    """Write the text at once, as ``json`` would: that makes an encoder of its own for each text."""
     label = "" if setup.key_label is None else f'"key_label":{quote(setup.key_label)},'
     entries = [f'{{"tag":{entry.tag},"value":{quote(entry.value)}}}' for entry in setup.metadata]
     algorithm = _algorithm_text(setup.sign_alg, has_names=has_names)
@@ -234,13 +235,10 @@ def encode_keygen_setup(setup: KeygenSetup, *, has_names: bool) -> str:
 
 def shown_keygen_setup(setup: KeygenSetup, *, has_names: bool) -> dict[str, Any]:
     """Return the same as the owner's wallet is shown it; its type has neither label nor algorithm."""
-    found: dict[str, Any] = {"t": setup.t, "n": setup.n}
-    if setup.key_label is not None:
-        found["key_label"] = setup.key_label
-    found["metadata"] = metadata_members(setup.metadata)
-    if _algorithm_text(setup.sign_alg, has_names=has_names):
-        found["signAlg"] = setup.sign_alg
-    return found
+    label = {} if setup.key_label is None else {"key_label": setup.key_label}
+    algorithm = {"signAlg": setup.sign_alg} if _algorithm_text(setup.sign_alg, has_names=has_names) else {}
+    metadata = metadata_members(setup.metadata)
+    return {"t": setup.t, "n": setup.n, **label, "metadata": metadata, **algorithm}
 
 
 def decode_keygen_setup(text: str, *, has_names: bool) -> KeygenSetup:

@@ -29,7 +29,7 @@ from tests.helpers import no_leaks, open_sockets, wait_until
 def unused(network: GatewayNetwork) -> bool:
     """Whether the network holds neither a socket nor an attempt to open one."""
     connector = network._gateway.connector
-    return not connector._sockets and not len(connector._in_flight)
+    return not connector.sockets and not len(connector._in_flight)
 
 
 async def settled(network: GatewayNetwork, gateway: ScriptedGateway, tasks: int) -> None:
