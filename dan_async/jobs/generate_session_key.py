@@ -78,9 +78,8 @@ async def generate_session_key(
             return await run_prepared(
                 prepared, keygen, keeper=keeper, on_report=request.on_report, deadline=deadline
             )
-        except (
-            ClaimOutdatedError
-        ):  # the first answers of a client's nodes said so: once, as then they have told the time
+        except ClaimOutdatedError:
+            # The first answers of a client's nodes said so: once, as then they have told the time.
             check = None
 
 

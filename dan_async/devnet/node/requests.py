@@ -191,6 +191,9 @@ class RequestRuns(Generic[T]):
         """Do as ``run`` where the work waits for nothing, and so needs no task. Every refusal of it is remembered."""
         result = self._known(request, content)
         if result is None:
+            run = self._running.get(request)
+            if run is not None:
+                check_same(run.content, content)
             try:
                 result = work()
             except RefusalError as refusal:

@@ -221,3 +221,15 @@ async def test_work_that_waits_for_nothing_is_done_once_too(runs):
     assert caught.value.code == NodeCode.REQUEST_CONFLICT
     assert made == ["done", "refused"]
     assert runs.run_at_once(2, b"b", work) == "done"
+
+
+async def test_work_at_once_is_refused_while_another_content_is_being_worked_on(runs):
+    """One id names one request, whichever way its work is done."""
+    slow = Work()
+    first = started(runs, 1, b"a", slow)
+    await settled()
+    with pytest.raises(RefusalError) as caught:
+        runs.run_at_once(1, b"b", lambda: "done")
+    assert caught.value.code == NodeCode.REQUEST_CONFLICT
+    slow.may_end.set()
+    assert await first == "done"
