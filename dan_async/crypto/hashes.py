@@ -25,10 +25,13 @@ keccak256: Callable[[bytes], bytes] = pysha3.keccak256
 
 def tagged_hash(tag: str, *parts: bytes | int | OperatorAddress | RequestId) -> bytes:
     """Return H(tag, part, …) as described above; the hex digits of addresses and ids were checked before."""
-    framed = [
-        len(part).to_bytes(4, "big") + part if isinstance(part, bytes) else _frame(part) for part in parts
-    ]
-    return hashlib.sha256(b"".join((_frame_tag(tag), *framed))).digest()
+    framed = [_frame_tag(tag)]
+    for part in parts:
+        if isinstance(part, bytes):
+            framed += len(part).to_bytes(4, "big"), part
+        else:
+            framed.append(_frame(part))
+    return hashlib.sha256(b"".join(framed)).digest()
 
 
 @lru_cache(maxsize=1024)  # one request is hashed several times, with the same few operators

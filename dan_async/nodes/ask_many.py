@@ -135,7 +135,8 @@ async def ask_many(
         asking.ask_more()
         asking.look_again()
         await end
-        asking.take(*[answer for answer in asking.awaited if answer.done()])  # they came in the last moment
+        asking.ended = list(filter(asyncio.Future.done, asking.awaited))  # they came in the last moment
+        asking.take()
     finally:
         if asking.timer is not None:
             asking.timer.cancel()
@@ -151,18 +152,17 @@ async def ask_many(
     return answers
 
 
+@define(eq=False, repr=False)
 class _Question(Tries, Generic[N, A]):
     """One node's question, and how it ended; neither answer nor error if it was cut off."""
 
-    is_late = False
-    ended_at = 0.0
-    answer: A | None = None
-    summary = "ready"
-    error: DanError | None = None
-
-    def __init__(self, node: N, asked_at: float) -> None:
-        super().__init__()
-        self.node, self.asked_at = node, asked_at
+    node: N = field(kw_only=True)
+    asked_at: float = field(kw_only=True)
+    is_late: bool = field(default=False, init=False)
+    ended_at: float = field(default=0.0, init=False)
+    answer: A | None = field(default=None, init=False)
+    summary: str = field(default="ready", init=False)
+    error: DanError | None = field(default=None, init=False)
 
 
 @define(eq=False, repr=False)
@@ -179,7 +179,7 @@ class _Asking(Generic[N, A]):
     started: float
     awaited: dict[asyncio.Future[A], _Question[N, A]] = field(factory=dict, init=False)
     #: Those of the awaited that have ended in this turn of the event loop, and are to be taken together.
-    _ended: list[asyncio.Future[A]] = field(factory=list, init=False)
+    ended: list[asyncio.Future[A]] = field(factory=list, init=False)
     _is_settled: bool = field(default=False, init=False)  # enough is known
     _late: int = field(default=0, init=False)  # among the awaited
     _is_patient: bool = field(default=True, init=False)
@@ -250,30 +250,27 @@ class _Asking(Generic[N, A]):
         if missing > 0 and not (asked and self._deadline.is_over):  # a spare could not answer any more
             now = time.monotonic()
             for node in islice(self._candidates, missing):
-                question: _Question[N, A] = _Question(node, now)
+                question: _Question[N, A] = _Question(node=node, asked_at=now)
                 asked.append(question)
                 answer = self._ask(node, question)
                 if isinstance(answer, PromptFuture):
                     answer.on_end = self._note
                 else:
                     answer = asyncio.ensure_future(answer)
-                    answer.add_done_callback(self.take)
+                    answer.add_done_callback(self._note)
                 self.awaited[answer] = question
         if not self.awaited or (not self._is_patient and answered >= plan.enough):
             self._settle()
 
     def _note(self, answer: asyncio.Future[A]) -> None:
         """Have an answer taken together with all others that come in this turn of the event loop."""
-        if not self._ended:
-            self._end.get_loop().call_soon(self._take_noted)
-        self._ended.append(answer)
+        if not self.ended:
+            self._end.get_loop().call_soon(self.take)
+        self.ended.append(answer)
 
-    def _take_noted(self) -> None:
-        noted, self._ended = self._ended, []
-        self.take(*noted)
-
-    def take(self, *ended: asyncio.Future[A]) -> None:
+    def take(self) -> None:
         """Act on answers of nodes, and on failures."""
+        ended, self.ended = self.ended, []
         answers, plan = self.answers, self._plan
         now, is_any = time.monotonic(), False
         try:
