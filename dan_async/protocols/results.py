@@ -119,11 +119,9 @@ def _split(kind: str, frame: object, keys: tuple[str, ...]) -> Sequence[Sequence
         raise _broken(kind, "it is empty or not text", frame)
     if len(frame) > _MOST_LENGTH or frame.count(";") >= _MOST_RESULTS:
         raise _broken(kind, "it is too long", frame)
-    grammar = _grammar(keys)
-    found = list(map(grammar.match, frame.split(";")))
-    if None not in found:
-        return [match.groups() for match in found if match]
-    return _split_in_steps(kind, frame, keys)
+    parts = frame.split(";")
+    found = [match.groups() for match in map(_grammar(keys).match, parts) if match]
+    return found if len(found) == len(parts) else _split_in_steps(kind, frame, keys)
 
 
 @lru_cache(maxsize=8)
