@@ -214,43 +214,46 @@ def check_seconds(field: str, value: object, *, most: float = math.inf) -> float
 
 def optional(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:
     """Return a check as the attrs validator of a field that may be None."""
-    validate = required(check, **bounds)
-
-    def validate_unless_none(instance: object, attribute: Any, value: object) -> None:
-        if value is not None:
-            validate(instance, attribute, value)
-
-    return validate_unless_none
+    return required(check, may_be_none=True, **bounds)
 
 
-def required(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:
+def required(
+    check: Callable[..., Any], *, may_be_none: bool = False, **bounds: Any
+) -> Callable[[Any, Any, Any], None]:
     """
     Return a check as an attrs validator.
 
     A key generation checks some sixty texts and numbers, so plain ones pass without a further call.
     """
     if check is check_text:
-        return _text_validator(**bounds)
+        return _text_validator(may_be_none=may_be_none, **bounds)
     if check is check_int:
-        return _int_validator(**bounds)
+        return _int_validator(may_be_none=may_be_none, **bounds)
 
     def validate(_: object, attribute: Any, value: object) -> None:
-        check(attribute.name, value, **bounds)
+        if not (may_be_none and value is None):
+            check(attribute.name, value, **bounds)
 
     return validate
 
 
-def _text_validator(*, least: int = 1, most: int = 1024) -> Callable[[Any, Any, Any], None]:
+def _text_validator(
+    *, may_be_none: bool, least: int = 1, most: int = 1024
+) -> Callable[[Any, Any, Any], None]:
     def validate(_: object, attribute: Any, value: object) -> None:
-        if not (type(value) is str and least <= len(value) <= most and value.isascii()):
+        is_usual = type(value) is str and least <= len(value) <= most and value.isascii()
+        if not (is_usual or (may_be_none and value is None)):
             check_text(attribute.name, value, least=least, most=most)
 
     return validate
 
 
-def _int_validator(*, least: int, most: int, unit: str = "") -> Callable[[Any, Any, Any], None]:
+def _int_validator(
+    *, may_be_none: bool, least: int, most: int, unit: str = ""
+) -> Callable[[Any, Any, Any], None]:
     def validate(_: object, attribute: Any, value: object) -> None:
-        if not (type(value) is int and least <= value <= most):
+        is_usual = type(value) is int and least <= value <= most
+        if not (is_usual or (may_be_none and value is None)):
             check_int(attribute.name, value, least=least, most=most, unit=unit)
 
     return validate

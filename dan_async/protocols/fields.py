@@ -253,7 +253,13 @@ def list_of(entry: Form[T], least: int, most: int) -> Form[tuple[T, ...]]:
             raise InvalidFieldError(name, f"must be a list of {least} to {most} entries")
         return tuple(map(read_entry, repeat(name), value))
 
-    return Form(read, lambda values: f"[{','.join(map(entry.write, values))}]")
+    return Form(read, _write_list(entry.write))
+
+
+def _write_list(write: Callable[[Any], str]) -> Callable[[Iterable[Any]], str]:
+    if write is write_hex:  # the longest lists are of points
+        return lambda values: "[" + ",".join(['"0x' + value.hex() + '"' for value in values]) + "]"
+    return lambda values: "[" + ",".join(map(write, values)) + "]"
 
 
 def set_of(entry: Form[T], least: int, most: int) -> Form[tuple[T, ...]]:
