@@ -11,8 +11,7 @@ import asyncio
 import math
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Hashable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeAlias
 
 from attrs import define, field, frozen
@@ -106,12 +105,14 @@ class NodeSigner:
     async def sign(self, order: SigningOrder, key: EphemeralKey, *, deadline: Deadline) -> tuple[bytes, ...]:
         """Sign the messages of an order; see ``Network.signgen``. The signatures were checked to recover to the key."""
         decode_key_id(order.key_id)
-        job = _SigningJob(self, order, key, deadline)
+        session = order.key_id, order.claim.eph_id  # presignatures belong to both
+        job: _SigningJob | None = None  # thousands of calls may wait for a place
         is_again = False
         while True:
             correction_s = self._clock.correction_s(order.t)
             try:
-                async with self.queue.place(job.session, deadline=deadline, is_again=is_again):
+                async with self.queue.place(session, deadline=deadline, is_again=is_again):
+                    job = job or _SigningJob(self, order, session, key, deadline)
                     job.presigned_by = math.floor(self._clock.wall() + correction_s) + _PRESIGN_S
                     return await self._race(job, deadline)
             except QuorumError as error:
@@ -123,11 +124,11 @@ class NodeSigner:
                     continue  # the refusals say what time it is
                 wait_s = self._busy_s(error, order.t)
                 if wait_s is None:
-                    self.stock.drop(job.session)
+                    self.stock.drop(session)
                     raise
                 if deadline.cap(wait_s) != wait_s:
                     raise self.queue.overloaded("the nodes ask to slow down, past the deadline") from error
-                self.queue.slow_down(job.session)
+                self.queue.slow_down(session)
             await asyncio.sleep(wait_s)
 
     async def _race(self, job: _SigningJob, deadline: Deadline) -> tuple[bytes, ...]:
@@ -274,13 +275,17 @@ class _SigningJob:
     """One call of ``NodeSigner.sign``."""
 
     def __init__(
-        self, signer: NodeSigner, order: SigningOrder, key: EphemeralKey, deadline: Deadline
+        self,
+        signer: NodeSigner,
+        order: SigningOrder,
+        session: Hashable,
+        key: EphemeralKey,
+        deadline: Deadline,
     ) -> None:
         self._signer = signer
         self.order = order
         self.key = key
-        #: Presignatures belong to it: key and ephemeral key.
-        self.session = (order.key_id, order.claim.eph_id)
+        self.session = session
         self._deadline = deadline
         self.stocked: list[StockedPresignature] = []
         #: When presignatures that are asked for end at the latest, in Unix seconds.
@@ -515,28 +520,29 @@ class SigningQueue:
     def __attrs_post_init__(self) -> None:
         self._free = self._places
 
-    @asynccontextmanager
-    async def place(
-        self, session: Hashable, *, deadline: Deadline, is_again: bool = False
-    ) -> AsyncIterator[None]:
+    def place(self, session: Hashable, *, deadline: Deadline, is_again: bool = False) -> _Place:
         """
         Hold a place while the block runs; raise an OverloadedError if there is none before the deadline.
 
         A call that comes again is the next one of its session.
         """
+        return _Place(self, session, deadline, is_again)
+
+    async def take(self, session: Hashable, deadline: Deadline, *, is_first: bool) -> None:
+        """Take a place, as ``place`` does; it is to be left."""
         if session in self._lines or not self._admits(session):
-            await self._wait(session, deadline, is_first=is_again)
+            await self._wait(session, deadline, is_first=is_first)
         else:
             self._held[session] += 1
             self._free -= 1
-        try:
-            yield
-            if limit := self._limits.get(session):
-                self._limits[session] = limit + 1 / limit
-                if limit >= self._places / 2:  # more than it could have anyway
-                    del self._limits[session]
-        finally:
-            self._give_back(session)
+
+    def leave(self, session: Hashable, *, has_succeeded: bool) -> None:
+        """Give a place back, after a call that succeeded or not."""
+        if has_succeeded and (limit := self._limits.get(session)):
+            self._limits[session] = limit + 1 / limit
+            if limit >= self._places / 2:  # more than it could have anyway
+                del self._limits[session]
+        self._give_back(session)
 
     def slow_down(self, session: Hashable) -> None:
         """Note that the nodes had no room for a call."""
@@ -572,7 +578,7 @@ class SigningQueue:
                 self._give_back(session)
             raise
         finally:
-            self._leave(session, turn)
+            self._leave_line(session, turn)
             if timer is not None:
                 timer.cancel()
         if not has_place:
@@ -580,7 +586,7 @@ class SigningQueue:
                 f"the deadline of {deadline.timeout_s:g} s ran out before this call's turn came"
             )
 
-    def _leave(self, session: Hashable, turn: asyncio.Future[bool]) -> None:
+    def _leave_line(self, session: Hashable, turn: asyncio.Future[bool]) -> None:
         line = self._lines.get(session)
         if line is not None and turn in line:
             self.waiting -= 1
@@ -608,8 +614,24 @@ class SigningQueue:
             line = self._lines.pop(session)
             turn = next(iter(line))
             self._lines[session] = line  # to the end
-            self._leave(session, turn)
+            self._leave_line(session, turn)
             if not turn.done():  # else it was cancelled or is late, and its task learns of that in a moment
                 self._held[session] += 1
                 self._free -= 1
                 turn.set_result(True)
+
+
+@define(eq=False, repr=False)
+class _Place:
+    """The context of ``SigningQueue.place``. Thousands of calls may wait in it: a generator would be five more objects."""
+
+    _queue: SigningQueue
+    _session: Hashable
+    _deadline: Deadline
+    _is_again: bool
+
+    async def __aenter__(self) -> None:
+        await self._queue.take(self._session, self._deadline, is_first=self._is_again)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._queue.leave(self._session, has_succeeded=kind is None)
