@@ -28,7 +28,7 @@ from tests.fake_nodes import DealtKey, Identity, identities, resigned, scalar
 KEYGENS = int(os.environ.get("DAN_TALLY_KEYGENS", "100"))
 
 #: Each example runs about seven of them, one after the other; the first examples are shorter.
-EXAMPLES = KEYGENS // 5 + 35
+EXAMPLES = KEYGENS // 5 + 80
 
 SHAPES = [(2, 2), (2, 3), (3, 5), (4, 7), (11, 20)]
 
