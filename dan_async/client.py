@@ -335,7 +335,7 @@ class DanClient:
             DanError: As for any job.
         """
         # Of several wrong values the request names the first: it is the one to refuse a wrong timeout.
-        network, deadline = await self._begin(_time_span(timeout))
+        network, deadline = await self._begin(None if timeout is None else _time_span(timeout))
         request = SessionKeyRequest(
             wallet=wallet,
             auth=auth,
@@ -1028,10 +1028,10 @@ class DanClient:
         )
 
 
-def _time_span(timeout: TimeSpan | None) -> TimeSpan | None:
+def _time_span(timeout: TimeSpan) -> TimeSpan | None:
     """Return a timeout, or None for what is none."""
     with suppress(InvalidFieldError):
-        return None if timeout is None else check_seconds("timeout", timeout)
+        return check_seconds("timeout", timeout)
     return None
 
 

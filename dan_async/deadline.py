@@ -75,9 +75,11 @@ class Deadline:
 
     def limit_by(self, limit: asyncio.Timeout | None) -> None:
         """Have *limit* cut what goes on after the end; None to have nothing cut off any more."""
-        self._disarm()
         self._limit = limit
-        self._arm()
+        if limit is None:
+            self._disarm()
+        else:
+            self._arm()
 
     def _arm(self) -> None:
         """Have the end noticed, if the deadline is enforced."""

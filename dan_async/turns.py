@@ -63,9 +63,7 @@ class _Line:
                 self.returning += returning >= 0
 
     def end_overdue(self, now: float) -> None:
-        """Wake those whose time is over. Only when there may be one is the line looked through."""
-        if now < self.earliest:
-            return
+        """Wake those whose time is over: to be called when ``earliest`` has come, for it looks through the line."""
         self.earliest = math.inf
         for place, end in chain(self.refused, zip(self.places, self.ends, strict=True)):
             if place.done():
@@ -193,7 +191,8 @@ class Turns:
         is_full = self._ends is not None and self._clock() >= self._ends
         may_begin = not is_full or self._new.passed or not self._under_way.passed
         self._ends = None
-        self._new.end_overdue(self._now())
+        if self._new.length and (now := self._now()) >= self._new.earliest:
+            self._new.end_overdue(now)
         if self._under_way.length:
             self._under_way.call_up(is_full=is_full)
         if self._new.length and may_begin and not self._under_way.places:

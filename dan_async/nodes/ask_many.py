@@ -135,8 +135,9 @@ async def ask_many(
         asking.ask_more()
         asking.look_again()
         await end
-        asking.ended = list(filter(asyncio.Future.done, asking.awaited))  # they came in the last moment
-        asking.take()
+        if asking.awaited:
+            asking.ended = list(filter(asyncio.Future.done, asking.awaited))  # they came in the last moment
+            asking.take()
     finally:
         if asking.timer is not None:
             asking.timer.cancel()
@@ -305,7 +306,7 @@ class _Asking(Generic[N, A]):
         if not self.awaited:
             return True
         spared = self._plan.spared(self.answers)
-        return all(question.node.operator in spared for question in self.awaited.values())
+        return bool(spared) and all(question.node.operator in spared for question in self.awaited.values())
 
     def _settle(self) -> None:
         """Note that enough is known, and listen on if the plan does."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Annotated, ClassVar, Generic, Self, TypeVar, cast
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from dan_async._values import MAX_SAFE_INT, to_hex
 from dan_async.config import MAX_PARTIES, Threshold
@@ -493,9 +493,8 @@ class SignedClaims(Result, Generic[C]):
         sign: Callable[[bytes], bytes],
     ) -> Self:
         """Write claims and have the operator sign them."""
-        text = encode(claims)
-        digest = cls._digest(claims.request_id, operator, party_index, text)
-        return cls(text=text, operator=operator, party_index=party_index, signature=sign(digest))
+        unsigned = cls(text=encode(claims), operator=operator, party_index=party_index, signature=b"")
+        return evolve(unsigned, signature=sign(unsigned.digest(claims.request_id)))
 
     def share_claims(self, other: Self) -> None:
         """Spare this one reading and keeping its text: *other* has the very same, and has read it."""
@@ -505,11 +504,7 @@ class SignedClaims(Result, Generic[C]):
 
     def digest(self, request_id: RequestId) -> bytes:
         """H(tag, request id, operator, party index, the claims' text): signed by the operator."""
-        return self._digest(request_id, self.operator, self.party_index, self.text)
-
-    @classmethod
-    def _digest(cls, request_id: RequestId, operator: OperatorAddress, party_index: int, text: str) -> bytes:
-        return tagged_hash(cls.TAG, request_id, operator, party_index, text.encode())
+        return tagged_hash(self.TAG, request_id, self.operator, self.party_index, self.text.encode())
 
     def signer(self, request_id: RequestId) -> str | None:
         """Return the address that signed this for a request; None if the signature is malformed."""
