@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import define, evolve, field
@@ -100,21 +101,39 @@ class NodePool:
             await self._signer.aclose()
         await asyncio.gather(*(node.aclose() for node in self.nodes))
 
-    @contextmanager
-    def operation(self, request_id: RequestId, name: str) -> Iterator[None]:
+    def operation(self, request_id: RequestId, name: str) -> _Operation:
         """
         Report that an operation begins, and how it ends: ``with pool.operation(request_id, "keygen"): …``.
 
         Where it fails for the time, the error says so if it is this machine's clock that is wrong.
         """
-        with operation(self.events, request_id, name, "nodes") if self.events.listeners else nullcontext():
-            try:
-                yield
-            except QuorumError as error:
-                skew = self.clock.skew(error.threshold)
-                if skew is not None and TIME_CODES.intersection(outcome.code for outcome in error.outcomes):
-                    error.hint = f"{skew}. {error.hint}"
-                raise
+        events = self.events
+        return _Operation(
+            self.clock, operation(events, request_id, name, "nodes") if events.listeners else None
+        )
+
+
+@define(eq=False, repr=False)
+class _Operation:
+    """The context of ``NodePool.operation``. Every call in flight has one: a generator would be five more objects."""
+
+    _clock: NetworkClock
+    #: Tells the listeners; None if there are none.
+    _report: AbstractContextManager[None] | None
+
+    def __enter__(self) -> None:
+        if self._report is not None:
+            self._report.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, QuorumError):
+            skew = self._clock.skew(error.threshold)
+            if skew is not None and TIME_CODES.intersection(outcome.code for outcome in error.outcomes):
+                error.hint = f"{skew}. {error.hint}"
+        if self._report is not None:
+            self._report.__exit__(kind, error, trace)
 
 
 class NodeNetwork:
