@@ -177,6 +177,18 @@ def settle(waiter: asyncio.Future[T], result: T) -> None:
         waiter.set_result(result)
 
 
+async def settled(waiter: asyncio.Future[T], timeout_s: float | None, otherwise: T) -> T:
+    """Wait for a future of the caller's own; when the time is over it is settled with *otherwise*. None is no limit."""
+    timer = None
+    if timeout_s is not None:
+        timer = waiter.get_loop().call_later(timeout_s, settle, waiter, otherwise)
+    try:
+        return await waiter
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
 class OneLoop:
     """Refuses the use of *owner* on another event loop than the one that it was first used on."""
 

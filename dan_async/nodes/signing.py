@@ -17,7 +17,7 @@ from typing import TypeAlias
 from attrs import define, field, frozen
 
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.deadline import Deadline, cancel_and_wait, settle
+from dan_async.deadline import Deadline, cancel_and_wait, settled
 from dan_async.errors import (
     DanError,
     FailureKind,
@@ -563,24 +563,19 @@ class SigningQueue:
     async def _wait(self, session: Hashable, deadline: Deadline, *, is_first: bool) -> None:
         if self.waiting >= self._most_waiting:
             raise self.overloaded("the queue for signing is full")
-        loop = asyncio.get_running_loop()
-        turn: asyncio.Future[bool] = loop.create_future()
-        left_s = deadline.remaining()
-        timer = None if left_s is None else loop.call_later(left_s, settle, turn, False)
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         line = self._lines.setdefault(session, OrderedDict())
         line[turn] = None
         line.move_to_end(turn, last=not is_first)
         self.waiting += 1
         try:
-            has_place = await turn
+            has_place = await settled(turn, deadline.remaining(), False)
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.result():  # it got its place in the same moment
                 self._give_back(session)
             raise
         finally:
             self._leave_line(session, turn)
-            if timer is not None:
-                timer.cancel()
         if not has_place:
             raise self.overloaded(
                 f"the deadline of {deadline.timeout_s:g} s ran out before this call's turn came"

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from attrs import define, field, frozen
 
 from dan_async.config import MAX_PARTIES
-from dan_async.deadline import Deadline, cancel_and_wait, read_on, settle
+from dan_async.deadline import Deadline, cancel_and_wait, read_on, settle, settled
 from dan_async.errors import (
     ClientClosedError,
     DanError,
@@ -220,7 +220,9 @@ class SignerRace(Generic[T]):
         try:
             self._start(running)
             while running:
-                await self._wait(self._patience(running))
+                # Less work, and a turn of the loop less, than ``asyncio.wait``.
+                self._news = asyncio.get_running_loop().create_future()
+                await settled(self._news, self._patience(running), None)
                 done = [task for task in running if task.done()]
                 if not done:
                     await read_on(lambda: any(task.done() for task in running), depth=3)
@@ -260,17 +262,6 @@ class SignerRace(Generic[T]):
             return await self._attempt(run)
         finally:
             settle(self._news, None)
-
-    async def _wait(self, seconds: float | None) -> None:
-        """Wait until a set has ended, at most so long. Less work, and a turn of the loop less, than ``asyncio.wait``."""
-        loop = asyncio.get_running_loop()
-        self._news = loop.create_future()
-        timer = None if seconds is None else loop.call_later(seconds, settle, self._news, None)
-        try:
-            await self._news
-        finally:
-            if timer is not None:
-                timer.cancel()
 
     def _next_set(self, running: dict[asyncio.Task[T], Run]) -> tuple[Node, ...] | None:
         if running and sum(not run.is_kept_by_some for run in running.values()) >= self._most_at_once:

@@ -15,7 +15,7 @@ from attrs import define
 
 from dan_async._values import setting
 from dan_async.config import TransportOptions
-from dan_async.deadline import PromptFuture, after_reading, cancel_and_wait, settle
+from dan_async.deadline import PromptFuture, after_reading, cancel_and_wait, settle, settled
 from dan_async.errors import (
     ConnectError,
     ConnectionLostError,
@@ -284,10 +284,9 @@ class Connection:
     async def _take_turn(self, left_s: float | None) -> bool:
         """Wait until an earlier request has ended and left its place; False if that takes too long."""
         turn: asyncio.Future[bool] = self._loop.create_future()
-        timer = None if left_s is None else self._loop.call_later(left_s, settle, turn, False)
         self._turns[turn] = None
         try:
-            return await turn
+            return await settled(turn, left_s, False)
         except asyncio.CancelledError:
             # The place may have been given to this call in the very moment of its cancellation.
             if turn.done() and not turn.cancelled() and turn.result():
@@ -295,8 +294,6 @@ class Connection:
             raise
         finally:
             self._turns.pop(turn, None)
-            if timer is not None:
-                timer.cancel()
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
