@@ -138,6 +138,7 @@ class DanClient:
         self._opening = asyncio.Lock()
         self._loop = OneLoop("client")
         self._turns: Turns | None = None  # of that loop
+        self._ends = Deadline.limits()
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -251,7 +252,7 @@ class DanClient:
                 waiting=turns.waiting,
                 hint="Nothing was sent. Begin fewer calls at once, or give them a longer timeout",
             )
-        return network, Deadline(limit_s, began=began)
+        return network, Deadline(limit_s, began=began, limits=self._ends)
 
     async def aclose(self) -> None:
         """Close the network, and stop it if the client started it. Calls under way fail. May be called twice."""

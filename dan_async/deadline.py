@@ -3,26 +3,91 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from dan_async.errors import ConfigurationError, DanError, DeadlineExceededError
 
+#: Waits whose time is over are looked for at most so often, in seconds: each look goes through all of them.
+_LOOK_EVERY_S = 0.005
+
 T = TypeVar("T")
+W = TypeVar("W")
+
+
+class TimeLimits(Generic[W]):
+    """
+    Ends waits whose time is over: *on_over* is called with each.
+
+    One timer serves all of them: nearly every wait ends long before it would go off, and thousands may be under way.
+    """
+
+    __slots__ = ("_goes_off", "_on_over", "_timer", "_waits", "loop")
+
+    #: The event loop of the waits, once the first has begun. To ask which one runs is a call to the system.
+    loop: asyncio.AbstractEventLoop
+
+    def __init__(self, on_over: Callable[[W], object]) -> None:
+        self._on_over = on_over
+        #: When the time of each wait is over, by the loop's clock.
+        self._waits: dict[W, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._goes_off = math.inf
+
+    def begin(self, wait: W, timeout_s: float) -> None:
+        """Have *on_over* called after *timeout_s*, unless the wait ends before, or begins again."""
+        if not self._waits:
+            self.loop = asyncio.get_running_loop()
+        due = self.loop.time() + timeout_s
+        self._waits[wait] = due
+        if due < self._goes_off:
+            self._set(due)
+
+    def end(self, wait: W) -> None:
+        """Take note that a wait is over, if it had begun."""
+        self._waits.pop(wait, None)
+
+    def _set(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._goes_off, self._timer = due, self.loop.call_at(due, self._look)
+
+    def _look(self) -> None:
+        now = max(self.loop.time(), self._goes_off)
+        self._goes_off, self._timer = math.inf, None
+        left = [due for due in self._waits.values() if due > now]
+        if left:
+            self._set(max(min(left), now + _LOOK_EVERY_S))
+        if len(left) < len(self._waits):
+            after_reading(self._judge, [(wait, due) for wait, due in self._waits.items() if due <= now])
+
+    def _judge(self, over: list[tuple[W, float]]) -> None:
+        for wait, due in over:
+            if self._waits.get(wait) == due:  # else it has ended, or begun again
+                del self._waits[wait]
+                self._on_over(wait)
+
+    def close(self) -> None:
+        """Forget every wait."""
+        self._waits.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._goes_off, self._timer = math.inf, None
 
 
 class Deadline:
     """
     One monotonic deadline for a whole job, handed down instead of a timeout at each step; None is no deadline.
 
-    It begins now, or when it *began*, by *clock*.
+    It begins now, or when it *began*, by *clock*. The jobs of one owner may share the *limits* that notice their ends.
     """
 
-    __slots__ = ("_clock", "_end", "_limit", "_timer", "timeout_s")
+    __slots__ = ("_clock", "_end", "_limit", "_limits", "_owns_limits", "timeout_s")
 
     #: How long after its end ``enforced`` cuts, in seconds: code that looks at the deadline itself says more of what hung.
     #: It begins when the event loop comes to notice the end, so that nothing is cut off unheard on a busy machine.
@@ -34,12 +99,19 @@ class Deadline:
         *,
         began: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        limits: TimeLimits[Deadline] | None = None,
     ) -> None:
         self._clock = clock
         self.timeout_s = timeout_s
         self._end = None if timeout_s is None else (clock() if began is None else began) + timeout_s
         self._limit: asyncio.Timeout | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._owns_limits = limits is None
+        self._limits = limits
+
+    @staticmethod
+    def limits() -> TimeLimits[Deadline]:
+        """Make what notices the ends of many deadlines with one timer."""
+        return TimeLimits(Deadline._notice_end)
 
     def remaining(self) -> float | None:
         """Seconds left, never negative; None if there is no deadline."""
@@ -84,15 +156,19 @@ class Deadline:
     def _arm(self) -> None:
         """Have the end noticed, if the deadline is enforced."""
         if self._limit is not None and (remaining := self.remaining()) is not None:
-            self._timer = asyncio.get_running_loop().call_later(remaining, self._notice_end, self._limit)
+            if self._limits is None:
+                self._limits = self.limits()
+            self._limits.begin(self, remaining)
 
     def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._limits is not None:
+            self._limits.end(self)
+            if self._owns_limits:
+                self._limits.close()
 
-    def _notice_end(self, limit: asyncio.Timeout) -> None:
-        limit.reschedule(asyncio.get_running_loop().time() + self.SLACK_S)
+    def _notice_end(self) -> None:
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time() + self.SLACK_S)
 
     def enforced(self, doing: str, **context: Any) -> _Enforced:
         """

@@ -7,7 +7,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from dan_async._json import dump
@@ -73,33 +73,6 @@ async def sign_message(
         limits = timeouts or Timeouts()
         deadline = Deadline(limits.total_s if timeout is None else check_seconds("timeout", timeout))
     _refuse_if_expired(info, network, clock)
-    signature = await _signed(network, info, request, digest, deadline=deadline, clock=clock)
-    _log.debug("key %s signed a message of type %s", info.mpc_key_id, request.request_type)
-    return signature
-
-
-def _read(
-    message: Message,
-    info: DanModuleInfo,
-    request_type: str | None,
-    chain_id: int | None,
-    entry_point: str | None,
-) -> tuple[SignRequest, bytes]:
-    request = message_request(message, request_type)
-    digest = sign_request_digest(request)
-    _refuse_other_place(request, info, chain_id, entry_point)
-    return request, digest
-
-
-async def _signed(
-    network: Network,
-    info: DanModuleInfo,
-    request: SignRequest,
-    digest: bytes,
-    *,
-    deadline: Deadline,
-    clock: Clock,
-) -> Hex:
     refusal: EphemeralKeyRefusedError | None = None
     for algorithm, eph_id in _names(info, network.default_eph_alg):
         with EphemeralKey.from_hex(
@@ -126,24 +99,40 @@ async def _signed(
                     signatures = await network.signgen(order, key, deadline=deadline)
             except EphemeralKeyRefusedError as error:
                 refusal = refusal or error
-            else:
-                return order.check(signatures)[0]
+                continue
+        signature = order.check(signatures)[0]
+        _log.debug("key %s signed a message of type %s", info.mpc_key_id, request.request_type)
+        return signature
     assert refusal is not None
     raise refusal
 
 
-def _names(info: DanModuleInfo, usual: KeyAlgorithm) -> Iterator[tuple[KeyAlgorithm, str | None]]:
+def _read(
+    message: Message,
+    info: DanModuleInfo,
+    request_type: str | None,
+    chain_id: int | None,
+    entry_point: str | None,
+) -> tuple[SignRequest, bytes]:
+    request = message_request(message, request_type)
+    digest = sign_request_digest(request)
+    _refuse_other_place(request, info, chain_id, entry_point)
+    return request, digest
+
+
+def _names(info: DanModuleInfo, usual: KeyAlgorithm) -> tuple[tuple[KeyAlgorithm, str | None], ...]:
     """
-    Yield the algorithms and names under which the nodes may know the ephemeral key, the likely one first.
+    Return the algorithms and names under which the nodes may know the ephemeral key, the likely one first.
 
     The seven fields of the TypeScript clients say neither; then it may be an ed25519 key of a gateway as well. Revision
     0.1 has no names for ephemeral keys: there the nodes know it by its public key.
     """
-    yield info.eph_alg or usual, info.eph_id
+    names: tuple[tuple[KeyAlgorithm, str | None], ...] = ((info.eph_alg or usual, info.eph_id),)
     if info.eph_alg is None and usual != "ed25519":
-        yield "ed25519", info.eph_id
+        names += (("ed25519", info.eph_id),)
     if info.eph_alg in (None, "ed25519"):
-        yield "ed25519", _BY_KEY
+        names += (("ed25519", _BY_KEY),)
+    return names
 
 
 def _name_of(key: EphemeralKey, eph_id: str | None) -> str:

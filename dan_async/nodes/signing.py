@@ -12,12 +12,13 @@ import math
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from attrs import define, field, frozen
 
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.deadline import Deadline, cancel_and_wait, settled
+from dan_async.deadline import Deadline, TimeLimits, cancel_and_wait, settle
 from dan_async.errors import (
     DanError,
     FailureKind,
@@ -111,7 +112,7 @@ class NodeSigner:
         while True:
             correction_s = self._clock.correction_s(order.t)
             try:
-                async with self.queue.place(session, deadline=deadline, is_again=is_again):
+                with await self.queue.place(session, deadline, is_again=is_again):
                     job = job or _SigningJob(self, order, session, key, deadline)
                     job.presigned_by = math.floor(self._clock.wall() + correction_s) + _PRESIGN_S
                     return await self._race(job, deadline)
@@ -516,25 +517,48 @@ class SigningQueue:
     #: The calls that wait, by session; the session whose turn it is stands first.
     _lines: dict[Hashable, OrderedDict[asyncio.Future[bool], None]] = field(factory=dict, init=False)
     waiting: int = field(default=0, init=False)
+    #: Of their waits: a timer for each would be four more objects for every garbage collection to look at.
+    _ends: TimeLimits[asyncio.Future[bool]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._free = self._places
+        self._ends = TimeLimits(partial(settle, result=False))
 
-    def place(self, session: Hashable, *, deadline: Deadline, is_again: bool = False) -> _Place:
+    async def place(self, session: Hashable, deadline: Deadline, *, is_again: bool = False) -> _Place:
         """
-        Hold a place while the block runs; raise an OverloadedError if there is none before the deadline.
+        Take a place, and return what holds it: ``with await queue.place(…)``.
 
         A call that comes again is the next one of its session.
-        """
-        return _Place(self, session, deadline, is_again)
 
-    async def take(self, session: Hashable, deadline: Deadline, *, is_first: bool) -> None:
-        """Take a place, as ``place`` does; it is to be left."""
-        if session in self._lines or not self._admits(session):
-            await self._wait(session, deadline, is_first=is_first)
-        else:
-            self._held[session] += 1
-            self._free -= 1
+        Raises:
+            OverloadedError: There is none before the deadline, or too many wait already.
+        """
+        if session not in self._lines and self._admits(session):
+            self._hold(session)
+            return _Place(self, session)
+        if self.waiting >= self._most_waiting:
+            raise self.overloaded("the queue for signing is full")
+        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        line = self._lines.setdefault(session, OrderedDict())
+        line[turn] = None
+        line.move_to_end(turn, last=not is_again)
+        self.waiting += 1
+        if (left_s := deadline.remaining()) is not None:
+            self._ends.begin(turn, left_s)
+        has_place = False
+        try:
+            has_place = await turn and not deadline.is_over
+        finally:
+            self._ends.end(turn)
+            self._leave_line(session, turn)
+            # It may have got a place in the moment in which its caller gave up, or its time was over.
+            if not has_place and turn.done() and not turn.cancelled() and turn.result():
+                self._give_back(session)
+        if not has_place:
+            raise self.overloaded(
+                f"the deadline of {deadline.timeout_s:g} s ran out before this call's turn came"
+            )
+        return _Place(self, session)
 
     def leave(self, session: Hashable, *, has_succeeded: bool) -> None:
         """Give a place back, after a call that succeeded or not."""
@@ -560,27 +584,6 @@ class SigningQueue:
             phase="signing",
         )
 
-    async def _wait(self, session: Hashable, deadline: Deadline, *, is_first: bool) -> None:
-        if self.waiting >= self._most_waiting:
-            raise self.overloaded("the queue for signing is full")
-        turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        line = self._lines.setdefault(session, OrderedDict())
-        line[turn] = None
-        line.move_to_end(turn, last=not is_first)
-        self.waiting += 1
-        try:
-            has_place = await settled(turn, deadline.remaining(), False)
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.result():  # it got its place in the same moment
-                self._give_back(session)
-            raise
-        finally:
-            self._leave_line(session, turn)
-        if not has_place:
-            raise self.overloaded(
-                f"the deadline of {deadline.timeout_s:g} s ran out before this call's turn came"
-            )
-
     def _leave_line(self, session: Hashable, turn: asyncio.Future[bool]) -> None:
         line = self._lines.get(session)
         if line is not None and turn in line:
@@ -591,6 +594,10 @@ class SigningQueue:
 
     def _admits(self, session: Hashable) -> bool:
         return self._held[session] < min(self._free, int(self._limits.get(session, self._free)))
+
+    def _hold(self, session: Hashable) -> None:
+        self._held[session] += 1
+        self._free -= 1
 
     def _give_back(self, session: Hashable) -> None:
         self._free += 1
@@ -611,22 +618,20 @@ class SigningQueue:
             self._lines[session] = line  # to the end
             self._leave_line(session, turn)
             if not turn.done():  # else it was cancelled or is late, and its task learns of that in a moment
-                self._held[session] += 1
-                self._free -= 1
+                self._hold(session)
                 turn.set_result(True)
 
 
-@define(eq=False, repr=False)
 class _Place:
-    """The context of ``SigningQueue.place``. Thousands of calls may wait in it: a generator would be five more objects."""
+    """A place in the queue, left when the block that it is held for ends."""
 
-    _queue: SigningQueue
-    _session: Hashable
-    _deadline: Deadline
-    _is_again: bool
+    __slots__ = ("_queue", "_session")
 
-    async def __aenter__(self) -> None:
-        await self._queue.take(self._session, self._deadline, is_first=self._is_again)
+    def __init__(self, queue: SigningQueue, session: Hashable) -> None:
+        self._queue, self._session = queue, session
 
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._queue.leave(self._session, has_succeeded=kind is None)

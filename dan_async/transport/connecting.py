@@ -14,29 +14,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
 
 from dan_async.config import TransportOptions
-from dan_async.deadline import after_reading
+from dan_async.deadline import TimeLimits
 from dan_async.errors import ClientClosedError, ConnectError, DanError, RequestTimeoutError
 from dan_async.retry import HTTP_STATUSES
 
 #: Idle HTTP connections are dropped before common servers drop them (from 5 s on): a POST that meets a connection that is
 #: just being closed fails, and may not be repeated blindly.
 _KEEPALIVE_S = 4.0
-
-#: Waits whose time is over are looked for at most so often, in seconds: each look goes through all of them.
-_LOOK_EVERY_S = 0.005
 
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
 
@@ -284,69 +280,13 @@ def shown_limit(timeout_s: float | None) -> str:
 # --- calls under way --------------------------------------------------------------------------------------------------
 
 
-class TimeLimits:
-    """Ends waits whose time is over. One timer serves all of them: nearly every wait ends long before it would go off."""
-
-    __slots__ = ("_goes_off", "_timer", "_waits", "loop")
-
-    #: The event loop of the waits, once the first has begun. To ask which one runs is a call to the system.
-    loop: asyncio.AbstractEventLoop
-
-    def __init__(self) -> None:
-        #: By wait: when its time is over, by the loop's clock, and what is called then.
-        self._waits: dict[object, tuple[float, Callable[[], object]]] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._goes_off = math.inf
-
-    def begin(self, wait: object, timeout_s: float, on_over: Callable[[], object]) -> None:
-        """Have *on_over* called after *timeout_s*, unless the wait ends before, or begins again."""
-        if not self._waits:
-            self.loop = asyncio.get_running_loop()
-        due = self.loop.time() + timeout_s
-        self._waits[wait] = due, on_over
-        if due < self._goes_off:
-            self._set(due)
-
-    def end(self, wait: object) -> None:
-        """Take note that a wait is over, if it had begun."""
-        self._waits.pop(wait, None)
-
-    def _set(self, due: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._goes_off, self._timer = due, self.loop.call_at(due, self._look)
-
-    def _look(self) -> None:
-        now = max(self.loop.time(), self._goes_off)
-        self._goes_off, self._timer = math.inf, None
-        left = [due for due, _ in self._waits.values() if due > now]
-        if left:
-            self._set(max(min(left), now + _LOOK_EVERY_S))
-        if len(left) < len(self._waits):
-            over = [(wait, limit) for wait, limit in self._waits.items() if limit[0] <= now]
-            after_reading(self._judge, over)
-
-    def _judge(self, over: list[tuple[object, tuple[float, Callable[[], object]]]]) -> None:
-        for wait, limit in over:
-            if self._waits.get(wait) is limit:
-                del self._waits[wait]
-                limit[1]()
-
-    def close(self) -> None:
-        """Forget every wait."""
-        self._waits.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._goes_off, self._timer = math.inf, None
-
-
 class InFlight:
     """The calls of one transport, which run in their callers' own tasks; their time limits are how ``aclose`` ends them."""
 
     def __init__(self, where: str) -> None:
         self._where = where
         self._calls: set[asyncio.Timeout] = set()
-        self.limits = TimeLimits()
+        self.limits = TimeLimits(_cut_off)
         #: Set when the last call has ended after ``aclose``.
         self._all_ended = asyncio.Event()
         self.is_closed = False
@@ -361,7 +301,7 @@ class InFlight:
         limit = asyncio.Timeout(None)
         self._calls.add(limit)
         if timeout_s is not None:
-            self.limits.begin(limit, timeout_s, partial(_cut_off, limit))
+            self.limits.begin(limit, timeout_s)
         return limit
 
     def end(self, limit: asyncio.Timeout) -> None:

@@ -22,7 +22,7 @@ import aiohttp
 from aiohttp import WSCloseCode, WSMsgType
 
 from dan_async.config import TransportOptions, check_url, redact_url
-from dan_async.deadline import after_reading, cancel_and_wait, settle
+from dan_async.deadline import TimeLimits, after_reading, cancel_and_wait, settle
 from dan_async.errors import (
     ClientClosedError,
     ConnectError,
@@ -240,7 +240,7 @@ class Socket:
         self._limits = opener.limits
         # No method of this object, which would then hold itself and its connection until the next garbage collection.
         self._broken = opener.broken
-        self._loop = opener.limits.loop
+        self._loop = opener.loop
         self._make_way(MOST_UNREAD // 4)
         self._opened_at = self._loop.time()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -323,7 +323,7 @@ class Socket:
         """Wait for the next text frame. If no whole one comes in time, the connection is of no more use."""
         self._limit_s = timeout_s
         if timeout_s is not None:
-            self._limits.begin(self, timeout_s, self._end_late)
+            self._limits.begin(self, timeout_s)
         try:
             if self._ahead is not None:
                 outcome = await self._ahead
@@ -346,8 +346,11 @@ class Socket:
             raise outcome
         return outcome
 
-    def _end_late(self) -> None:
-        if self._limit_s is not None:  # else the frame came in the last moment
+    def time_is_over(self) -> None:
+        """End it late: called when the limit of a wait has passed."""
+        if self._is_closing:
+            self.drop()
+        elif self._limit_s is not None:  # else the frame came in the last moment
             self.end(partial(_late, self.where, self._limit_s))
 
     async def _next(self) -> str | DanError:
@@ -558,7 +561,7 @@ class Socket:
     async def finish(self) -> None:
         """Close with the peer's consent; refuse a frame that comes before its close frame."""
         await self._write_close(WSCloseCode.OK)
-        self._limits.begin(self, CLOSE_GRACE_S, self.drop)
+        self._limits.begin(self, CLOSE_GRACE_S)
         try:
             while (message := await self._ws.receive()).type in _CONTROL:
                 if self._is_flood():
@@ -685,7 +688,7 @@ class SocketOpener:
         self._in_flight = InFlight(self.where)
         #: Of its sockets: those that are open, the limits of their waits, and what makes the error of a broken one.
         self.sockets: set[Socket] = set()
-        self.limits = self._in_flight.limits
+        self.limits = TimeLimits(Socket.time_is_over)
         self.broken: Loss = partial(_broken, self.where)
 
     def __repr__(self) -> str:
@@ -695,6 +698,11 @@ class SocketOpener:
     def is_closed(self) -> bool:
         """Whether ``aclose`` was called."""
         return self._in_flight.is_closed
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that its sockets are opened on."""
+        return self._in_flight.limits.loop
 
     def closed_error(self) -> ClientClosedError:
         """Make the error of whoever wants to use it after ``aclose``."""
@@ -715,7 +723,7 @@ class SocketOpener:
         limit_s = self._connect_timeout_s if timeout_s is None else min(timeout_s, self._connect_timeout_s)
         failure: DanError
         limit = self._in_flight.begin(limit_s)
-        task = asyncio.current_task(self.limits.loop)
+        task = asyncio.current_task(self.loop)
         try:
             async with limit:
                 ws = await self._open_session().ws_connect(
@@ -754,7 +762,7 @@ class SocketOpener:
         if 300 <= response.status < 400:
             response.close()
             raise _RedirectedError(response.status)
-        self._upgrades[asyncio.current_task(self.limits.loop)] = response
+        self._upgrades[asyncio.current_task(self.loop)] = response
         return response
 
     def _socket(self, ws: aiohttp.ClientWebSocketResponse, response: aiohttp.ClientResponse) -> Socket:
@@ -784,6 +792,7 @@ class SocketOpener:
         finally:
             for socket in tuple(self.sockets):
                 socket.end(self.closed_error)
+            self.limits.close()
             if self._session is not None:
                 await self._session.close()
 

@@ -22,7 +22,8 @@ class Calls:
         self.tasks = {}
 
     async def _call(self, session, number, timeout, **options):
-        async with self.queue.place(session, deadline=Deadline(timeout), **options):
+        deadline = Deadline(timeout, clock=asyncio.get_running_loop().time)
+        with await self.queue.place(session, deadline, **options):
             self.begun.append((session, number))
             self.open[session, number] = asyncio.Event()
             await self.open[session, number].wait()
@@ -146,7 +147,7 @@ async def test_a_full_queue_refuses_at_once():
     calls = Calls(SigningQueue(1, 2))
     await calls.start("a", 3)
     with pytest.raises(OverloadedError, match="full"):
-        async with calls.queue.place("b", deadline=Deadline(60.0)):
+        with await calls.queue.place("b", Deadline(60.0)):
             pass
     await calls.end_all()
 
@@ -167,7 +168,7 @@ async def test_a_failure_frees_the_place(calls):
     """As a success does."""
     for _ in range(20):
         with pytest.raises(ValueError, match="no"):
-            async with calls.queue.place("a", deadline=Deadline(60.0)):
+            with await calls.queue.place("a", Deadline(60.0)):
                 raise ValueError("no")
 
 
