@@ -77,6 +77,11 @@ class NodePool:
     is_closed: bool = False
     loop: OneLoop = field(factory=partial(OneLoop, "network"))
     _signer: NodeSigner | None = field(default=None, init=False)
+    #: The context of all operations that nobody listens to.
+    _unheard: _Operation = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._unheard = _Operation(self.clock, None)
 
     @property
     def signer(self) -> NodeSigner:
@@ -108,14 +113,14 @@ class NodePool:
         Where it fails for the time, the error says so if it is this machine's clock that is wrong.
         """
         events = self.events
-        return _Operation(
-            self.clock, operation(events, request_id, name, "nodes") if events.listeners else None
-        )
+        if not events.listeners:
+            return self._unheard
+        return _Operation(self.clock, operation(events, request_id, name, "nodes"))
 
 
 @define(eq=False, repr=False)
 class _Operation:
-    """The context of ``NodePool.operation``. Every call in flight has one: a generator would be five more objects."""
+    """The context of ``NodePool.operation``."""
 
     _clock: NetworkClock
     #: Tells the listeners; None if there are none.
