@@ -531,7 +531,7 @@ def _check_permissions(
     """Return the text of permissions under which something can be signed: the nodes would refuse everything else."""
     from dan_async.permissions.rules import parse_permissions, permissions_text
 
-    text = permissions_text(given)
+    text = given if isinstance(given, str) else permissions_text(given)
     assert text is not None  # as nothing given is
     conditions = parse_permissions(text).conditions
     if conditions.chain_ids is not None and chain_id not in conditions.chain_ids:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 from attrs import frozen
@@ -161,6 +162,11 @@ def parse_permissions(text: str) -> Permissions:
     Raises:
         InvalidFieldError: It does not have the documented form; the error has the path of the wrong member.
     """
+    return _parsed(check_instance("permissions", text, str))
+
+
+@lru_cache(maxsize=8)  # every key of a batch has the same text, and every signature of a session
+def _parsed(text: str) -> Permissions:
     found = _load(text)
     if isinstance(found, list):
         found = {"permissions": found}
@@ -300,7 +306,7 @@ def _refuse_constant(name: str) -> Any:
 
 def _load(text: str) -> Any:
     """Read the JSON text: repeated members and numbers that are not whole are refused."""
-    permissions_text(check_instance("permissions", text, str))  # length, depth, and that it is JSON at all
+    permissions_text(text)  # length, depth, and that it is JSON at all
     return json.loads(text, object_pairs_hook=_refuse_repeated, parse_float=_refuse_float)
 
 
