@@ -9,9 +9,9 @@ more than 1.2 times the healthy one, with a liar 1.5 times. The node is one of t
 needs to notice it, one slow signature, is shown by itself: at most 3 times the healthy percentile. At last a thousand
 calls at once on one session, 2-of-3: signatures per second, in turns with those of the client at several numbers in
 flight; at least 0.9 times the best of these. Then the client's CPU time with a stock, over stub nodes, in turns with the
-floor: a bare exchange of the same bytes, and the curve operations. Then a signature with a stock over nodes 20 ms away,
-in turns with one bare round trip to as many of them, and a bot's day: one session, 20 signatures a second for ten
-minutes.
+floor: a bare exchange of the same bytes, and the curve operations; and for messages of several lengths. Then a signature
+with a stock over nodes 20 ms away, in turns with one bare round trip to as many of them, and a bot's day: one session, 20
+signatures a second for ten minutes.
 
 The TypeScript client needs Node.js and ``npm ci`` in tests/interop; without them its column is empty.
 """
@@ -26,6 +26,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,8 +71,11 @@ _MOST_TRIPS = 1.1
 _AWAY_S = 0.02
 #: A bot's day: signatures per second.
 _DAY_RATE = 20
-_PARTS = ("healthy", "faults", "burst", "floor", "away", "day")
+_PARTS = ("healthy", "faults", "burst", "floor", "sizes", "away", "day")
 _MESSAGE = "a message of some forty characters or so"
+
+#: Lengths of a message, in bytes.
+_SIZES = (32, 1024, 16 * 1024, 64 * 1024)
 
 #: With presignatures made ahead, signatures come this far apart, in seconds, as in a trading loop.
 _PACE_S = 0.25
@@ -358,6 +362,23 @@ async def beside_floor(threshold: Threshold, effort: Effort) -> list[dict[str, A
     return found
 
 
+async def by_size(effort: Effort) -> dict[str, float]:
+    """Sign messages of several lengths over stub nodes with a stock; return the client's CPU ms by the length in bytes."""
+    shape = {"t": _THRESHOLD.t, "n": _THRESHOLD.n, "delay_ms": 0}
+    costs: dict[int, list[float]] = {size: [] for size in _SIZES}
+    async with AsyncExitStack() as stack:
+        stub = await stack.enter_async_context(Peer("benchmarks.stub_nodes", shape))
+        session = DanModuleInfo.from_dict(stub.described["session"])
+        client = await _client(_nodes(stub.described, threshold=_THRESHOLD), stack)
+        for turn in range(1 + effort.floor_turns):
+            for size in _SIZES:
+                sign = partial(client.sign_message, "m" * size, session)
+                load = await run_load(sign, concurrency=8, seconds=effort.seconds / 4)
+                if turn:  # the first one warms up
+                    costs[size].append(load.cpu_ms)
+    return {str(size): round(statistics.median(cpu_ms), 2) for size, cpu_ms in costs.items()}
+
+
 async def away(effort: Effort) -> dict[str, Any]:
     """
     Sign over nodes that are 20 ms away, with a stock, in turns with one round trip to t of them; and the same next door.
@@ -457,6 +478,9 @@ def _render(result: dict[str, Any]) -> str:
             f"{found['floor_cpu_ms']:.2f} ms, curve {found['curve_cpu_ms']:.2f} ms: {found['to_floor']:.2f} times "
             f"(at most {_MOST_TO_FLOOR})."
         )
+    if "sizes" in result:
+        costs = ", ".join(f"{cpu_ms:.2f} ms for {size} bytes" for size, cpu_ms in result["sizes"].items())
+        rows.append(f"Client's CPU, {_THRESHOLD}, with a stock, 8 in flight, by length of the message: {costs}.")
     if "away" in result:
         found = result["away"]
         rows.append(
@@ -522,6 +546,9 @@ async def run(effort: Effort, parts: Collection[str] = _PARTS) -> dict[str, Any]
         say("client and floor")
         shapes = (Threshold(2, 3), _THRESHOLD)
         result["floor"] = [entry for shape in shapes for entry in await beside_floor(shape, effort)]
+    if "sizes" in parts:
+        say("messages of several lengths")
+        result["sizes"] = await by_size(effort)
     if "away" in parts:
         say("nodes 20 ms away")
         result["away"] = await away(effort)
