@@ -480,7 +480,9 @@ def _render(result: dict[str, Any]) -> str:
         )
     if "sizes" in result:
         costs = ", ".join(f"{cpu_ms:.2f} ms for {size} bytes" for size, cpu_ms in result["sizes"].items())
-        rows.append(f"Client's CPU, {_THRESHOLD}, with a stock, 8 in flight, by length of the message: {costs}.")
+        rows.append(
+            f"Client's CPU, {_THRESHOLD}, with a stock, 8 in flight, by length of the message: {costs}."
+        )
     if "away" in result:
         found = result["away"]
         rows.append(
