@@ -15,7 +15,7 @@ from attrs import define
 
 from dan_async._values import setting
 from dan_async.config import TransportOptions
-from dan_async.deadline import PromptFuture, after_reading, cancel_and_wait, settle, settled
+from dan_async.deadline import PromptFuture, TimeLimits, cancel_and_wait, settle, settled
 from dan_async.errors import (
     ConnectError,
     ConnectionLostError,
@@ -36,9 +36,6 @@ STABLE_S = 5.0
 
 #: Replies to ids that were never asked for, before the peer is taken for broken.
 MAX_STRAY_REPLIES = 16
-
-#: Requests whose time is over are looked for at most so often, in seconds: one timer serves all of a connection.
-_EXPIRE_EVERY_S = 0.002
 
 
 # --- waiting between connections --------------------------------------------------------------------------------------
@@ -101,13 +98,13 @@ class Backoff:
 class Call(PromptFuture[T]):
     """A request in flight, and the future of what comes of it. The connection that it is made over sets these attributes."""
 
-    __slots__ = ("due", "heard", "method", "number", "timeout_s")
+    __slots__ = ("heard", "left_s", "method", "number", "timeout_s")
 
     number: int
     method: str
     timeout_s: float | None
-    #: When its time is over, by the loop's clock.
-    due: float
+    #: What was left of that, in seconds, when the connection took it.
+    left_s: float | None
     #: How many messages had come when it was written; None until then.
     heard: int | None
 
@@ -167,8 +164,7 @@ class Connection:
         self._pong_s = pong_s
         self._look_s = pong_s / 3
         self._watch: asyncio.TimerHandle | None = None
-        self._expiry: asyncio.TimerHandle | None = None
-        self._expires_at = math.inf
+        self._limits = TimeLimits(self._end_late)
         self._heard_before = 0
         socket.hand_on(self._deliver, self._lose)
         if heartbeat_s is not None:
@@ -242,9 +238,9 @@ class Connection:
     def _enter(self, call: Call[Any], method: str, timeout_s: float | None, left_s: float | None) -> None:
         """Enter a request that has a place."""
         call.method, call.timeout_s, call.heard = method, timeout_s, None
-        call.due = due = math.inf if left_s is None else self._loop.time() + left_s
-        if due < self._expires_at:
-            self._expire_at(due)
+        call.left_s = left_s
+        if left_s is not None:
+            self._limits.begin(call, left_s)
         self._last_id = call.number = self._last_id + 1
         self._pending[call.number] = call
 
@@ -259,13 +255,14 @@ class Connection:
             self.retire()  # it is breaking, and the reader will find out why
             raise
         if self._watch is None:
-            left_s = call.due - self._loop.time()
-            self._watch = self._loop.call_later(min(self._look_s, max(0.0, left_s / 2)), self._look, heard)
+            wait_s = self._look_s if call.left_s is None else min(self._look_s, call.left_s / 2)
+            self._watch = self._loop.call_later(wait_s, self._look, heard)
 
     def _remove(self, number: int) -> Call[Any] | None:
         """Take a request out that has ended, if it had not before; its place goes to the next that waits for one."""
         call = self._pending.pop(number, None)
         if call is not None:
+            self._limits.end(call)
             if self._turns:
                 self._free_place()
             else:
@@ -297,25 +294,11 @@ class Connection:
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
-    def _expire_at(self, due: float) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
-        self._expires_at = due
-        self._expiry = self._loop.call_at(due, after_reading, self._expire)
-
-    def _expire(self) -> None:
-        """End the requests whose time is over, and come again when the next one's is."""
-        self._expiry, self._expires_at = None, math.inf
-        if self._socket.loss is not None:
-            return
-        now = self._loop.time()
-        for call in [call for call in self._pending.values() if call.due <= now]:
-            if self._remove(call.number) is not None:
-                self._owed += call.heard is not None
-                call.end(None, self._late(call))
-        due = min([call.due for call in self._pending.values()], default=math.inf)
-        if due < math.inf:
-            self._expire_at(max(due, now + _EXPIRE_EVERY_S))
+    def _end_late(self, call: Call[Any]) -> None:
+        """End a request whose time is over."""
+        if self._remove(call.number) is not None:
+            self._owed += call.heard is not None
+            call.end(None, self._late(call))
 
     def _timeout_error(self, method: str, timeout_s: float | None, why: str) -> RequestTimeoutError:
         return RequestTimeoutError(
@@ -385,9 +368,9 @@ class Connection:
     def _lose(self, loss: Loss) -> None:
         self.is_fit = False
         self.lost_at = self._clock()
-        for timer in (self._watch, self._expiry):
-            if timer is not None:
-                timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+        self._limits.close()
         self._fail_pending(loss)
 
     def _fail_pending(self, loss: Loss, *, at_once: bool = False) -> None:
