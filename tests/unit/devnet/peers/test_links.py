@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 
 import aiohttp
 import pytest
@@ -381,16 +381,20 @@ async def test_strangers_who_say_nothing_keep_no_peer_out(peers):
     """Of too many unfinished handshakes the oldest is given up; links that hold are not counted."""
     a, b, _ = peers
     b.links._limits = NodeLimits(max_connections=2, handshake_s=30)
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession() as session, AsyncExitStack() as opened:
+
+        async def connect():
+            return await opened.enter_async_context(session.ws_connect(b.url))
+
         silent = []
         for _ in range(5):
-            silent.append(await session.ws_connect(b.url))
+            silent.append(await connect())
             await until(lambda: len(b.links._listeners) == min(len(silent), 2))
         for websocket in silent[:3]:
             message = await websocket.receive(timeout=5)
             assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, CLOSE_REFUSED)
         for _ in range(3):
-            peer = await session.ws_connect(b.url)
+            peer = await connect()
             keys = await handshake_by_hand(peer, a.identity, b)
             assert await b.linked.get() == a.operator
         assert len(b.links._shaking_hands) == 1
