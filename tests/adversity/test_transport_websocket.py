@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import struct
 import tracemalloc
@@ -570,6 +571,28 @@ async def test_ping_flood_does_not_stop_calls():
         async with stall_detector(0.5):
             assert await transport.call("m", "{}", timeout_s=5) == "fine"
         await transport.aclose()
+
+
+@pytest.mark.parametrize("frame", [b"\x89\x00", b"\x8a\x00"], ids=["pings", "pongs"])
+async def test_flood_of_empty_frames_leaves_the_loop_to_others(frame):
+    """However many pings or pongs come at once, a turn of the event loop sees to few of them."""
+
+    async def script(reader, writer):
+        await _accept(reader, writer)
+        writer.write(frame * 100_000)
+        await reader.read()
+
+    async with no_leaks(), raw_server(script) as port:
+        transport = connect(port)
+        call = asyncio.create_task(error_of(transport.call("m", "{}", timeout_s=30)))
+        await wait_until(lambda: transport.connection is not None)
+        heard = [0]
+        while heard[-1] < 100_000:
+            heard.append(transport.connection._socket.heard)
+            await asyncio.sleep(0)
+        assert max(after - before for before, after in itertools.pairwise(heard)) < 10_000
+        await transport.aclose()
+        assert isinstance(await call, ClientClosedError)
 
 
 @pytest.mark.parametrize(
