@@ -66,7 +66,7 @@ class KeygenBatches:
     def __init__(self) -> None:
         self._waiting: dict[_Key, _Batch] = {}
         self._running: Counter[_Key] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], _Batch] = {}
         #: Nodes that do not offer it.
         self._plain: set[OperatorAddress] = set()
 
@@ -110,7 +110,9 @@ class KeygenBatches:
 
     async def aclose(self) -> None:
         """End what is under way."""
-        for batch in self._waiting.values():
+        waiting, self._waiting = self._waiting, {}
+        # Those on their way too: a task that is cancelled before it began does nothing.
+        for batch in (*waiting.values(), *self._tasks.values()):
             _drop(batch)
         await cancel_and_wait(self._tasks)
 
@@ -125,8 +127,8 @@ class KeygenBatches:
             batch.timer.cancel()
         self._running[key] += 1
         task = asyncio.create_task(self._run(key, batch, nodes), name=f"a batch of {len(batch.members)} keys")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = batch
+        task.add_done_callback(self._tasks.pop)
 
     async def _run(self, key: _Key, batch: _Batch, nodes: Mapping[OperatorAddress, Node]) -> None:
         participants, t = key
