@@ -124,6 +124,8 @@ class NodeSigner:
                     continue  # the refusals say what time it is
                 wait_s = self._busy_s(error, order.t)
                 if wait_s is None:
+                    if self._without_share.pop(order.key_id, None):
+                        continue  # these may hold it by now
                     self.stock.drop(session)
                     raise
                 if deadline.cap(wait_s) != wait_s:

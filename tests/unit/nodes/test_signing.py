@@ -437,6 +437,19 @@ async def test_spares_that_never_held_the_key_do_not_speak_for_the_holders():
     assert caught.value.retryable
 
 
+async def test_a_node_that_holds_the_key_after_all_is_asked_again():
+    """One that had no share of it is left out, but not where too few others can sign."""
+    net = SigningNetwork(2, 3)
+    first, second, _ = net.identities
+    async with client(net) as dan:
+        net.misbehaviour = {first.operator: refuses(NodeCode.UNKNOWN_KEY)}
+        for _ in range(2):
+            assert holds(net, await dan.sign_message("hello", net.session()))
+        assert net.called("dan_presign").count(first.operator) == 1
+        net.misbehaviour = {second.operator: refuses(NodeCode.UNAVAILABLE)}
+        assert holds(net, await dan.sign_message("hello", net.session()))
+
+
 async def test_a_pool_that_is_too_small():
     """Fewer than t nodes: an error, and nobody is asked."""
     net = SigningNetwork(2, 3)
