@@ -17,7 +17,7 @@ from typing import TypeAlias
 from attrs import define, field, frozen
 
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.deadline import Deadline, cancel_and_wait, settled
+from dan_async.deadline import Deadline, cancel_and_wait, settled, wait_for_event
 from dan_async.errors import (
     DanError,
     FailureKind,
@@ -96,9 +96,11 @@ class NodeSigner:
         self.lateness = Lateness()
         self._without_share: dict[MpcKeyId, set[OperatorAddress]] = {}
         self._refills: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
 
     async def aclose(self) -> None:
-        """Throw the stock away and end the refilling."""
+        """Throw the stock away and end the refilling, and calls that wait until the nodes are less busy."""
+        self._closing.set()
         self.stock.clear()
         await cancel_and_wait(tuple(self._refills))
 
@@ -131,7 +133,7 @@ class NodeSigner:
                 if deadline.cap(wait_s) != wait_s:
                     raise self.queue.overloaded("the nodes ask to slow down, past the deadline") from error
                 self.queue.slow_down(session)
-            await asyncio.sleep(wait_s)
+            await wait_for_event(self._closing, wait_s)
 
     async def _race(self, job: _SigningJob, deadline: Deadline) -> tuple[bytes, ...]:
         order, session = job.order, job.session

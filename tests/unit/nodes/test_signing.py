@@ -32,7 +32,7 @@ from dan_async.nodes.signature_shares import _shifted_nonce
 from dan_async.protocols import fields
 from dan_async.retry import RetryPolicy
 from tests.fake_signing import SigningNetwork
-from tests.helpers import assert_runs_under
+from tests.helpers import assert_runs_under, wait_until
 
 
 async def sign(net, *, text="hello", timeout=4.0, **options):
@@ -566,6 +566,21 @@ async def test_nodes_that_are_busy_past_the_deadline():
         with pytest.raises(OverloadedError, match="slow down") as caught:
             await sign(net, timeout=60.0)
     assert isinstance(caught.value.__cause__, QuorumError)
+
+
+async def test_closing_ends_the_wait_for_busy_nodes():
+    """Nobody waits on for nodes that asked for an hour when the client is closed."""
+    net = SigningNetwork(2, 2)
+    busy = refuses(NodeCode.RATE_LIMITED, data={"retryAfter": 3600})
+    net.misbehaviour = {identity.operator: busy for identity in net.identities}
+    dan = client(net, retry=RetryPolicy(attempts=1))
+    call = asyncio.create_task(dan.sign_message("hello", net.session(), timeout=7200))
+    await wait_until(lambda: len(net.called("dan_presign")) == 2)
+    await wait_until(lambda: not dan.network.pool.signer.queue._held)  # it has left its place, to wait
+    await dan.aclose()
+    async with assert_runs_under(5):
+        with pytest.raises(ClientClosedError):
+            await call
 
 
 async def test_one_busy_node_holds_up_nothing_that_failed_for_good():
