@@ -120,7 +120,9 @@ class KeygenBatches:
         batch = self._waiting.pop(key, None)
         if batch is None:
             return
-        if len(batch.members) == 1:
+        # What is done before it was asked was cancelled, with its call.
+        batch.members = [m for m in batch.members if not all(a.done() for a in m.answers.values())]
+        if len(batch.members) < 2:
             _drop(batch)
             return
         if batch.timer is not None:
@@ -142,17 +144,14 @@ class KeygenBatches:
                 ):  # the next batch waits for no slow node
                     await answered
             finally:
-                self._make_room(key, nodes)
+                self._running[key] -= 1
+                if not self._running[key]:
+                    del self._running[key]
+            self._begin(key, nodes)
             await asyncio.wait(asking)
         finally:
             await cancel_and_wait(asking)
             _drop(batch)
-
-    def _make_room(self, key: _Key, nodes: Mapping[OperatorAddress, Node]) -> None:
-        self._running[key] -= 1
-        if not self._running[key]:
-            del self._running[key]
-        self._begin(key, nodes)
 
     async def _ask(self, node: Node, request: Request[KeygenBatchResult], batch: _Batch) -> None:
         """Ask a node once; its answers are handed out, whatever it is otherwise asked alone."""

@@ -427,8 +427,7 @@ class Socket:
                 self._lose(loss)
                 await self._wait_for_close()
         finally:
-            self._lose(loss)
-        self.drop()
+            self.end(loss)
 
     async def _wait_for_close(self) -> None:
         # Breaking the connection at once could take our close frame with it.

@@ -78,3 +78,35 @@ async def test_a_batch_that_is_closed_as_it_begins_keeps_nobody_waiting(fake: Fa
         joined.join(MOST_IN_BATCH)
         await network.aclose()
         assert set(await joined.errors()) == {ClientClosedError}
+
+
+async def test_a_batch_has_no_calls_that_were_cancelled(fake: FakeNetwork) -> None:
+    """Of those that wait for others, one that was cancelled is not sent; the last one goes alone."""
+    async with no_leaks():
+        network = fake.network()
+        joined = Joined(network)
+        joined.join(3)
+        await asyncio.sleep(0)
+        for asked in joined.asked[:6]:
+            asked.cancel()
+        await wait_until(lambda: len(fake.called("dan_keygen")) == 3)
+        assert fake.called(KEYGEN_BATCH) == []
+        joined.asked = joined.asked[6:]
+        await network.aclose()
+        assert set(await joined.errors()) == {ClientClosedError}
+
+
+async def test_a_batch_that_is_cancelled_begins_no_other(fake: FakeNetwork) -> None:
+    """As when a program ends, which cancels all tasks that there are, and waits for none that is begun meanwhile."""
+    network = fake.network()
+    joined = Joined(network)
+    joined.join(2)
+    await wait_until(lambda: len(fake.called(KEYGEN_BATCH)) == 3)
+    joined.join(2)
+    await asyncio.sleep(0)
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    await network.aclose()
