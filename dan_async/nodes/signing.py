@@ -480,7 +480,7 @@ class PresignStock:
         """Put a presignature that was ordered into the stock; None if it could not be made."""
         shelf = self._shelves.get(session)
         self.made += entry is not None
-        if shelf is not None:
+        if shelf is not None and shelf.ordered:  # else it was forgotten meanwhile
             shelf.ordered -= 1
             if entry is not None:
                 shelf.entries.append(entry)
