@@ -66,6 +66,9 @@ _PRESIGN_S = 120
 _REFILL_S = 15.0
 _LEAST_LIFE_S = 5.0
 
+#: Seconds until a call comes again, however soon a busy node says: one that lies would have the others asked without end.
+_LEAST_BUSY_S = 0.05
+
 #: When the client does what need not wait for the answers, in seconds after it has asked: by then, nodes on the same
 #: machine have read the request.
 _MEANWHILE_S = 0.001
@@ -163,7 +166,7 @@ class NodeSigner:
         waits = [o.error.retry_after for o in error.outcomes if isinstance(o.error, RateLimitedError)]
         kinds = [failure_kind(o.error) for o in error.outcomes if isinstance(o.error, DanError)]
         failed = sum(not kind & (FailureKind.BLAMELESS | FailureKind.RETRYABLE) for kind in kinds)
-        return min(waits) if waits and len(self._nodes) - failed >= t else None
+        return max(_LEAST_BUSY_S, min(waits)) if waits and len(self._nodes) - failed >= t else None
 
     def _may_sign(self, signers: tuple[OperatorAddress, ...]) -> bool:
         return not any(

@@ -568,6 +568,19 @@ async def test_nodes_that_are_busy_past_the_deadline():
     assert isinstance(caught.value.__cause__, QuorumError)
 
 
+async def test_a_node_that_is_never_ready_does_not_have_the_others_flooded():
+    """It is busy for no time at all, again and again, while another one is down: the third is asked now and then."""
+    net = SigningNetwork(2, 3)
+    net.misbehaviour = {
+        net.identities[0].operator: refuses(NodeCode.RATE_LIMITED, data={"retryAfter": 0}),
+        net.identities[1].operator: refuses(NodeCode.UNAVAILABLE),
+    }
+    with pytest.raises((DeadlineExceededError, OverloadedError)):
+        await sign(net, timeout=0.5, retry=RetryPolicy(attempts=1))
+    # Two of the three sets have it, each once in 50 ms.
+    assert net.called("dan_presign").count(net.identities[2].operator) <= 22
+
+
 async def test_closing_ends_the_wait_for_busy_nodes():
     """Nobody waits on for nodes that asked for an hour when the client is closed."""
     net = SigningNetwork(2, 2)
