@@ -256,18 +256,18 @@ class DanClient:
 
     async def aclose(self) -> None:
         """Close the network, and stop it if the client started it. Calls under way fail. May be called twice."""
-        if self._is_closed:
-            return
-        self._loop.check()
+        if not self._is_closed:
+            self._loop.check()
         self._is_closed = True
-        async with self._opening:
+        async with self._opening:  # also the second time: the first may have been cancelled here
             try:
                 await self._pending.aclose()
                 if self._network is not None:
                     await self._network.aclose()
             finally:
-                if self._source is not None:
-                    await self._source.close_network()
+                if self._source is not None and self._network is not None:  # else it opened nothing
+                    source, self._source = self._source, None
+                    await source.close_network()
 
     async def generate_session_key(
         self,

@@ -39,8 +39,8 @@ class _Line:
         self.earliest = math.inf
         #: Places of those that were called up and found no time left, and their ends: they are the next.
         self.refused: list[tuple[asyncio.Future[bool], float]] = []
-        #: How many of those were called up again, for this turn.
-        self.returning = 0
+        #: Those of them that were called up again, for this turn.
+        self.returning: set[asyncio.Future[bool]] = set()
         #: How many have passed in this turn.
         self.passed = 0
 
@@ -52,7 +52,8 @@ class _Line:
             place, end = self.refused.pop()
             self.places.appendleft(place)
             self.ends.appendleft(end)
-        self.passed = self.returning = 0
+        self.passed = 0
+        self.returning.clear()
         while self.places and count:
             place = self.places.popleft()
             self.ends.popleft()
@@ -60,7 +61,8 @@ class _Line:
             if not place.done():  # else it was cancelled, or its time is over
                 place.set_result(True)
                 count -= 1
-                self.returning += returning >= 0
+                if returning >= 0:
+                    self.returning.add(place)
 
     def end_overdue(self, now: float) -> None:
         """Wake those whose time is over: to be called when ``earliest`` has come, for it looks through the line."""
@@ -162,7 +164,6 @@ class Turns:
         end = math.inf if timeout_s is None else self._now() + timeout_s
         loop = asyncio.get_running_loop()
         place = loop.create_future()
-        is_refused = False
         line.length += 1
         line.places.append(place)
         line.ends.append(end)
@@ -174,12 +175,10 @@ class Turns:
                     if not await place:
                         return False
                 finally:
-                    if is_refused and not place.cancelled() and place.result():
-                        line.returning -= 1
+                    line.returning.discard(place)
                 if self.may_go_on(is_next=True):
                     line.passed += 1
                     return self._now() < end  # the loop may have been blocked meanwhile
-                is_refused = True
                 place = loop.create_future()
                 line.refused.append((place, end))
         finally:
@@ -193,9 +192,9 @@ class Turns:
         self._ends = None
         if self._new.length and (now := self._now()) >= self._new.earliest:
             self._new.end_overdue(now)
-        if self._under_way.length:
-            self._under_way.call_up(is_full=is_full)
-        if self._new.length and may_begin and not self._under_way.places:
+        # Also lines in which nobody waits any more: places of calls that were cancelled would stay, and keep others waiting.
+        self._under_way.call_up(is_full=is_full)
+        if may_begin and not self._under_way.places:
             self._new.call_up(is_full=is_full)
         self._is_due = bool(self._under_way.length or self._new.length)
         if self._is_due:

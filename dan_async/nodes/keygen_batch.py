@@ -66,7 +66,7 @@ class KeygenBatches:
     def __init__(self) -> None:
         self._waiting: dict[_Key, _Batch] = {}
         self._running: Counter[_Key] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], _Batch] = {}
         #: Nodes that do not offer it.
         self._plain: set[OperatorAddress] = set()
 
@@ -110,7 +110,9 @@ class KeygenBatches:
 
     async def aclose(self) -> None:
         """End what is under way."""
-        for batch in self._waiting.values():
+        waiting, self._waiting = self._waiting, {}
+        # Those on their way too: a task that is cancelled before it began does nothing.
+        for batch in (*waiting.values(), *self._tasks.values()):
             _drop(batch)
         await cancel_and_wait(self._tasks)
 
@@ -118,15 +120,17 @@ class KeygenBatches:
         batch = self._waiting.pop(key, None)
         if batch is None:
             return
-        if len(batch.members) == 1:
+        # What is done before it was asked was cancelled, with its call.
+        batch.members = [m for m in batch.members if not all(a.done() for a in m.answers.values())]
+        if len(batch.members) < 2:
             _drop(batch)
             return
         if batch.timer is not None:
             batch.timer.cancel()
         self._running[key] += 1
         task = asyncio.create_task(self._run(key, batch, nodes), name=f"a batch of {len(batch.members)} keys")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = batch
+        task.add_done_callback(self._tasks.pop)
 
     async def _run(self, key: _Key, batch: _Batch, nodes: Mapping[OperatorAddress, Node]) -> None:
         participants, t = key
@@ -140,17 +144,14 @@ class KeygenBatches:
                 ):  # the next batch waits for no slow node
                     await answered
             finally:
-                self._make_room(key, nodes)
+                self._running[key] -= 1
+                if not self._running[key]:
+                    del self._running[key]
+            self._begin(key, nodes)
             await asyncio.wait(asking)
         finally:
             await cancel_and_wait(asking)
             _drop(batch)
-
-    def _make_room(self, key: _Key, nodes: Mapping[OperatorAddress, Node]) -> None:
-        self._running[key] -= 1
-        if not self._running[key]:
-            del self._running[key]
-        self._begin(key, nodes)
 
     async def _ask(self, node: Node, request: Request[KeygenBatchResult], batch: _Batch) -> None:
         """Ask a node once; its answers are handed out, whatever it is otherwise asked alone."""

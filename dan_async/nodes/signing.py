@@ -18,7 +18,7 @@ from typing import TypeAlias
 from attrs import define, field, frozen
 
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.deadline import Deadline, TimeLimits, cancel_and_wait, settle
+from dan_async.deadline import Deadline, TimeLimits, cancel_and_wait, settle, wait_for_event
 from dan_async.errors import (
     DanError,
     FailureKind,
@@ -67,6 +67,9 @@ _PRESIGN_S = 120
 _REFILL_S = 15.0
 _LEAST_LIFE_S = 5.0
 
+#: Seconds until a call comes again, however soon a busy node says: one that lies would have the others asked without end.
+_LEAST_BUSY_S = 0.05
+
 #: When the client does what need not wait for the answers, in seconds after it has asked: by then, nodes on the same
 #: machine have read the request.
 _MEANWHILE_S = 0.001
@@ -97,9 +100,11 @@ class NodeSigner:
         self.lateness = Lateness()
         self._without_share: dict[MpcKeyId, set[OperatorAddress]] = {}
         self._refills: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
 
     async def aclose(self) -> None:
-        """Throw the stock away and end the refilling."""
+        """Throw the stock away and end the refilling, and calls that wait until the nodes are less busy."""
+        self._closing.set()
         self.stock.clear()
         await cancel_and_wait(tuple(self._refills))
 
@@ -125,12 +130,14 @@ class NodeSigner:
                     continue  # the refusals say what time it is
                 wait_s = self._busy_s(error, order.t)
                 if wait_s is None:
+                    if self._without_share.pop(order.key_id, None):
+                        continue  # these may hold it by now
                     self.stock.drop(session)
                     raise
                 if deadline.cap(wait_s) != wait_s:
                     raise self.queue.overloaded("the nodes ask to slow down, past the deadline") from error
                 self.queue.slow_down(session)
-            await asyncio.sleep(wait_s)
+            await wait_for_event(self._closing, wait_s)
 
     async def _race(self, job: _SigningJob, deadline: Deadline) -> tuple[bytes, ...]:
         order, session = job.order, job.session
@@ -160,7 +167,7 @@ class NodeSigner:
         waits = [o.error.retry_after for o in error.outcomes if isinstance(o.error, RateLimitedError)]
         kinds = [failure_kind(o.error) for o in error.outcomes if isinstance(o.error, DanError)]
         failed = sum(not kind & (FailureKind.BLAMELESS | FailureKind.RETRYABLE) for kind in kinds)
-        return min(waits) if waits and len(self._nodes) - failed >= t else None
+        return max(_LEAST_BUSY_S, min(waits)) if waits and len(self._nodes) - failed >= t else None
 
     def _may_sign(self, signers: tuple[OperatorAddress, ...]) -> bool:
         return not any(
@@ -477,7 +484,7 @@ class PresignStock:
         """Put a presignature that was ordered into the stock; None if it could not be made."""
         shelf = self._shelves.get(session)
         self.made += entry is not None
-        if shelf is not None:
+        if shelf is not None and shelf.ordered:  # else it was forgotten meanwhile
             shelf.ordered -= 1
             if entry is not None:
                 shelf.entries.append(entry)

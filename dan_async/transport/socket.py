@@ -423,23 +423,21 @@ class Socket:
                         on_text(message.data)
                     except ProtocolError as error:
                         end = await self._violation(error.message, WSCloseCode.PROTOCOL_ERROR)
-                    else:  # the next one may be here already
-                        if not self.turns.may_go_on():
-                            await self.turns.later()
+                if end is None and not self.turns.may_go_on():  # the next one may be here already
+                    await self.turns.later()
             loss = partial(own_copy, end)
             if isinstance(end, ProtocolError) and self.loss is None:
                 self._lose(loss)
                 await self._wait_for_close()
         finally:
-            self._lose(loss)
-        self.drop()
+            self.end(loss)
 
     async def _wait_for_close(self) -> None:
         # Breaking the connection at once could take our close frame with it.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_GRACE_S):
                 while not self._ws.closed and (await self._ws.receive()).type is not WSMsgType.CLOSE:
-                    pass
+                    await self.turns.go_on()
 
     # --- what comes too early -----------------------------------------------------------------------------------------
 

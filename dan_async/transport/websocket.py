@@ -166,9 +166,9 @@ class Connection:
         self._watch: asyncio.TimerHandle | None = None
         self._limits = TimeLimits(self._end_late)
         self._heard_before = 0
-        socket.hand_on(self._deliver, self._lose)
         if heartbeat_s is not None:
             socket.keep_alive(heartbeat_s, pong_s)
+        socket.hand_on(self._deliver, self._lose)  # last: an eager task reads at once, and may find the end
 
     @property
     def is_lost(self) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import struct
 import tracemalloc
+import weakref
+from types import SimpleNamespace
 
 import pytest
 
@@ -570,6 +573,49 @@ async def test_ping_flood_does_not_stop_calls():
         async with stall_detector(0.5):
             assert await transport.call("m", "{}", timeout_s=5) == "fine"
         await transport.aclose()
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="needs Python 3.12")
+async def test_eager_task_that_reads_the_end_at_once_leaves_no_timer():
+    """The close frame comes together with the handshake; nothing holds the connection afterwards."""
+
+    async def script(reader, writer):
+        await _accept(reader, SimpleNamespace(write=lambda text: writer.write(text + b"\x88\x02\x03\xe8")))
+
+    loop = asyncio.get_running_loop()
+    async with raw_server(script) as port:
+        loop.set_task_factory(asyncio.eager_task_factory)
+        transport = connect(port)
+        error = await error_of(transport.call("m", "{}", timeout_s=5))
+        assert type(error) is ConnectionLostError
+        connection = weakref.ref(transport.connection)
+        await transport.aclose()
+        loop.set_task_factory(None)
+    del transport, error
+    gc.collect()
+    assert connection() is None
+
+
+@pytest.mark.parametrize("frame", [b"\x89\x00", b"\x8a\x00"], ids=["pings", "pongs"])
+async def test_flood_of_empty_frames_leaves_the_loop_to_others(frame):
+    """However many pings or pongs come at once, a turn of the event loop sees to few of them."""
+
+    async def script(reader, writer):
+        await _accept(reader, writer)
+        writer.write(frame * 100_000)
+        await reader.read()
+
+    async with no_leaks(), raw_server(script) as port:
+        transport = connect(port)
+        call = asyncio.create_task(error_of(transport.call("m", "{}", timeout_s=30)))
+        await wait_until(lambda: transport.connection is not None)
+        heard = [0]
+        while heard[-1] < 100_000:
+            heard.append(transport.connection._socket.heard)
+            await asyncio.sleep(0)
+        assert max(after - before for before, after in itertools.pairwise(heard)) < 10_000
+        await transport.aclose()
+        assert isinstance(await call, ClientClosedError)
 
 
 @pytest.mark.parametrize(

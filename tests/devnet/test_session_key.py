@@ -91,6 +91,27 @@ async def test_a_client_leaves_a_running_devnet_running() -> None:
                 await dan.generate_session_key(wallet=WALLET, chain_id=1)
 
 
+async def test_a_client_that_opened_nothing_closes_nothing() -> None:
+    """A devnet that another client has started goes on when one is closed that never used it."""
+    net = Devnet(threshold=2, parties=2)
+    async with DanClient(net) as dan:
+        await DanClient(net).aclose()
+        await dan.generate_session_key(wallet=WALLET, chain_id=1)
+
+
+async def test_closing_that_was_cancelled_is_taken_up_again() -> None:
+    """A client that is closed while its devnet starts stops it, though at first somebody had no patience."""
+    async with no_leaks():
+        dan = DanClient(Devnet(threshold=2, parties=2))
+        opening = asyncio.create_task(dan.__aenter__())
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(dan.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait([opening, closing])
+        await dan.aclose()
+
+
 async def test_fifty_at_once() -> None:
     """Fifty concurrent calls on one client simply work."""
     async with Devnet(threshold=2, parties=3) as net, DanClient(net, timeouts=PATIENT) as dan:

@@ -6,8 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dan_async import DanClient, LocalWallet
 from dan_async.config import Timeouts
@@ -217,6 +220,67 @@ async def test_whoever_is_cancelled_keeps_nobody_waiting(turn: int) -> None:
         results = await asyncio.gather(*calls, return_exceptions=True)
     assert all(result is None for result in results[::2])
     assert work.turns.waiting == 0
+
+
+async def test_work_that_was_given_up_keeps_no_call_waiting() -> None:
+    """New calls come to their turn though work waited for its own, in the same turn of the loop, and was cancelled."""
+    work = Work()
+    tasks = [asyncio.create_task(work.under_way(str(number))) for number in range(7)]
+    await asyncio.sleep(0)
+    assert not tasks[4].done()
+    tasks[5].cancel()
+    tasks[6].cancel()
+    await asyncio.wait(tasks)
+    new = asyncio.create_task(work.new("new"))
+    await _some_turns()
+    assert new.done()
+
+
+_ACTS = st.one_of(
+    st.tuples(st.sampled_from(["new", "under way"]), st.sampled_from([0.0, 0.25, 1.0, 3.0])),
+    st.tuples(st.just("cancel"), st.sets(st.integers(0, 9))),
+    st.tuples(st.sampled_from(["time passes", "turn"]), st.none()),
+)
+
+
+@given(st.lists(_ACTS, max_size=40))
+@settings(max_examples=300)
+def test_everybody_comes_to_a_turn_and_nobody_leaves_a_trace(acts: list[tuple[str, Any]]) -> None:
+    """Whatever comes, takes long, is cancelled or runs out of time: the rest go on, and in the end nobody has to wait."""
+
+    async def play() -> None:
+        work = Work()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def call(kind: str, budgets: float) -> None:
+            if kind == "under way":
+                await work.turns.go_on()
+            else:
+                await work.turns.begin(5.0)
+            work.clock.advance(budgets * BUDGET_S)
+
+        for act, argument in acts:
+            if act == "turn":
+                await asyncio.sleep(0)
+            elif act == "time passes":
+                work.time.advance(6.0)
+            elif act == "cancel":
+                for number in argument & set(range(len(tasks))):
+                    tasks[-1 - number].cancel()
+            else:
+                tasks.append(asyncio.create_task(call(act, argument)))
+        for _ in range(3 * len(acts) + 5):
+            await asyncio.sleep(0)
+        assert all(task.done() for task in tasks)
+        with work.counted():
+            work.clock.advance(BUDGET_S)
+            await _some_turns()
+            turn = work.turn
+            await work.under_way("last")
+            await work.new("last")
+        assert work.turn - turn <= 2
+
+    asyncio.run(play())
 
 
 async def test_a_loop_has_one_budget() -> None:

@@ -212,3 +212,14 @@ def test_wrong_options_are_refused(options):
     """By name."""
     with pytest.raises(InvalidFieldError, match="stock"):
         SigningOptions(**options)
+
+
+def test_an_order_of_a_session_that_was_forgotten_leaves_no_extra_place(stock):
+    """What arrives for it is not kept, and the session, when it comes again, has as many as ever."""
+    stock.used(HERE, 1)
+    assert stock.order(HERE)
+    stock.clear()
+    stock.used(HERE, 1)
+    stock.arrived(HERE, entry(1))
+    assert len(stock) == 0
+    assert [stock.order(HERE) for _ in range(2)] == [True, False]

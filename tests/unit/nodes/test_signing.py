@@ -32,7 +32,7 @@ from dan_async.nodes.signature_shares import _shifted_nonce
 from dan_async.protocols import fields
 from dan_async.retry import RetryPolicy
 from tests.fake_signing import SigningNetwork
-from tests.helpers import assert_runs_under
+from tests.helpers import assert_runs_under, wait_until
 
 
 async def sign(net, *, text="hello", timeout=4.0, **options):
@@ -437,6 +437,19 @@ async def test_spares_that_never_held_the_key_do_not_speak_for_the_holders():
     assert caught.value.retryable
 
 
+async def test_a_node_that_holds_the_key_after_all_is_asked_again():
+    """One that had no share of it is left out, but not where too few others can sign."""
+    net = SigningNetwork(2, 3)
+    first, second, _ = net.identities
+    async with client(net) as dan:
+        net.misbehaviour = {first.operator: refuses(NodeCode.UNKNOWN_KEY)}
+        for _ in range(2):
+            assert holds(net, await dan.sign_message("hello", net.session()))
+        assert net.called("dan_presign").count(first.operator) == 1
+        net.misbehaviour = {second.operator: refuses(NodeCode.UNAVAILABLE)}
+        assert holds(net, await dan.sign_message("hello", net.session()))
+
+
 async def test_a_pool_that_is_too_small():
     """Fewer than t nodes: an error, and nobody is asked."""
     net = SigningNetwork(2, 3)
@@ -553,6 +566,34 @@ async def test_nodes_that_are_busy_past_the_deadline():
         with pytest.raises(OverloadedError, match="slow down") as caught:
             await sign(net, timeout=60.0)
     assert isinstance(caught.value.__cause__, QuorumError)
+
+
+async def test_a_node_that_is_never_ready_does_not_have_the_others_flooded():
+    """It is busy for no time at all, again and again, while another one is down: the third is asked now and then."""
+    net = SigningNetwork(2, 3)
+    net.misbehaviour = {
+        net.identities[0].operator: refuses(NodeCode.RATE_LIMITED, data={"retryAfter": 0}),
+        net.identities[1].operator: refuses(NodeCode.UNAVAILABLE),
+    }
+    with pytest.raises((DeadlineExceededError, OverloadedError)):
+        await sign(net, timeout=0.5, retry=RetryPolicy(attempts=1))
+    # Two of the three sets have it, each once in 50 ms.
+    assert net.called("dan_presign").count(net.identities[2].operator) <= 22
+
+
+async def test_closing_ends_the_wait_for_busy_nodes():
+    """Nobody waits on for nodes that asked for an hour when the client is closed."""
+    net = SigningNetwork(2, 2)
+    busy = refuses(NodeCode.RATE_LIMITED, data={"retryAfter": 3600})
+    net.misbehaviour = {identity.operator: busy for identity in net.identities}
+    dan = client(net, retry=RetryPolicy(attempts=1))
+    call = asyncio.create_task(dan.sign_message("hello", net.session(), timeout=7200))
+    await wait_until(lambda: len(net.called("dan_presign")) == 2)
+    await wait_until(lambda: not dan.network.pool.signer.queue._held)  # it has left its place, to wait
+    await dan.aclose()
+    async with assert_runs_under(5):
+        with pytest.raises(ClientClosedError):
+            await call
 
 
 async def test_one_busy_node_holds_up_nothing_that_failed_for_good():

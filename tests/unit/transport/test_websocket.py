@@ -94,6 +94,18 @@ async def test_error_of_the_peer_is_an_rpc_error():
         await transport.aclose()
 
 
+async def test_cancelled_reader_breaks_the_connection():
+    """A program that ends cancels all of its tasks: nothing is left open that would have to be closed after the loop."""
+    async with no_leaks(), rpc_server() as server:
+        transport = connect(server.port)
+        await transport.call("m", "{}", timeout_s=5)
+        (reader,) = [task for task in asyncio.all_tasks() if task.get_name().startswith("dan_async reader")]
+        reader.cancel()
+        await asyncio.wait([reader])
+        assert transport.connection._socket._transport.is_closing()
+        await transport.aclose()
+
+
 async def test_timeout_leaves_no_pending_entry_and_the_late_reply_is_dropped():
     """A reply that comes after its call gave up disturbs nobody."""
     may_answer = asyncio.Event()
