@@ -170,7 +170,8 @@ def _choose_network(given: KeygenNetworkOptions, *, has_devnet: bool) -> Network
             )
     elif given.network is not None or os.environ.get(NETWORK_VARIABLE):
         named = ["--network" if given.network is not None else NETWORK_VARIABLE]
-        file = _read_network(given.network or os.environ[NETWORK_VARIABLE], named[0])
+        name = os.environ[NETWORK_VARIABLE] if given.network is None else given.network
+        file = _read_network(name, named[0])
     else:
         raise ConfigurationError(
             "no network is named",
