@@ -341,10 +341,14 @@ def write_new(path: Path, text: str, *, what: str) -> None:
     """Write a secret to a new file that only its owner can read."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            path.unlink()  # or the next command would take an empty file for a key
+            raise
     except OSError as error:
         raise ConfigurationError(f"{what} cannot be written to {path}: {error.strerror}") from None
 
