@@ -13,7 +13,6 @@ from dan_async import DanClient, LocalWallet
 from dan_async.errors import (
     ClientClosedError,
     ConfigurationError,
-    DanError,
     DeadlineExceededError,
     GatewayError,
     InvalidFieldError,
@@ -114,7 +113,7 @@ async def test_a_client_that_is_closed_fails_no_row(
             return signature
 
     async with DanClient(nodes.network(), store=store) as dan:
-        with pytest.raises(DanError):
+        with pytest.raises(ClientClosedError):
             await dan.generate_session_key(wallet=Hanging(KEY), chain_id=1, reference="row 1")
     assert [(r.state, r.problem) for r in store.records] == ([("pending", "")] if is_signed else [])
 
