@@ -248,7 +248,7 @@ async def run_keygen(
     )
     said = answers.outcomes
     for outcome in said if answers.errors else ():
-        if isinstance(outcome.error, DanError):
+        if isinstance(outcome.error, DanError) and not isinstance(outcome.error, ClientClosedError):
             RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
     if answers.errors and len(tally.winners) == 1:
         said = await _certify(nodes, tally, said, deadline)

@@ -100,9 +100,9 @@ async def test_nothing_is_sent_if_the_intent_cannot_be_stored(
 
 @pytest.mark.parametrize("is_signed", [False, True])
 async def test_a_client_that_is_closed_fails_no_row(
-    nodes: FakeNetwork, store: WatchedStore, is_signed: bool
+    nodes: FakeNetwork, store: WatchedStore, is_signed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The row is as if it had never been tried, or pending without a problem: a resumed batch makes it."""
+    """The row is as if it had never been tried, or pending without a problem: a resumed batch makes it. No node is blamed."""
 
     class Hanging(LocalWallet):
         async def sign_typed_data(self, typed_data: Any) -> str:
@@ -116,6 +116,7 @@ async def test_a_client_that_is_closed_fails_no_row(
         with pytest.raises(ClientClosedError):
             await dan.generate_session_key(wallet=Hanging(KEY), chain_id=1, reference="row 1")
     assert [(r.state, r.problem) for r in store.records] == ([("pending", "")] if is_signed else [])
+    assert not caplog.records
 
 
 async def test_a_session_that_others_have_stored_meanwhile_is_returned(nodes: FakeNetwork) -> None:
