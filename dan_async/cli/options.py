@@ -197,12 +197,18 @@ def _read_network(name: str, option: str) -> NetworkFile:
             f"{option} must be a network file, or the name of one",
             hint="For others use --gateway URL, --node URL=OPERATOR, or where keys are made --devnet T-of-N",
         )
+    where = option
     try:
-        file = NetworkFile.read(find_network_file(name))
+        path = find_network_file(name)
+        file = NetworkFile.read(path)
         if file.gateway is not None:
-            check_gateway(file.gateway, file.revision, file.api_version)
+            from dan_async.gateway.network import check_gateway_revision, check_gateway_url
+
+            where = f"{option}: {path}"
+            check_gateway_revision(file.revision, file.api_version)
+            check_gateway_url("url", file.gateway, file.api_version)
     except ConfigurationError as error:
-        raise NetworkFileError(f"{option}: {error.message}", hint=error.hint) from None
+        raise NetworkFileError(f"{where}: {error.message}", hint=error.hint) from None
     return file
 
 
