@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from dan_async import jobs
 from dan_async._values import (
@@ -121,7 +121,7 @@ class DanClient:
         self._clock = clock
         self._source = network if isinstance(network, NetworkSource) else None
         self._network = network if isinstance(network, Network) else None
-        if self._source is None and self._network is None:
+        if (self._source is None and self._network is None) or isinstance(network, type):
             raise InvalidFieldError(
                 "network",
                 "must be a network",
@@ -145,6 +145,9 @@ class DanClient:
         shown = self._source if self._network is None else self._network
         store = "" if self._keeper is None else f", store={self._keeper.store!r}"
         return f"DanClient({shown!r}{store}{', closed' * self._is_closed})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a DanClient is neither pickled nor copied: make one in each process")
 
     @classmethod
     def connect(

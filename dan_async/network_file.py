@@ -176,7 +176,10 @@ def _check_members(prefix: str, found: object, known: tuple[str, ...]) -> Mappin
 def _read_node(value: Any, place: int) -> NodeEndpoint:
     try:
         found = _check_members("", value, ("url", "operator"))
-        return NodeEndpoint.of({"url": found.get("url"), "operator": found.get("operator")})
+        for name in ("url", "operator"):
+            if name not in found:
+                raise InvalidFieldError(name, "is missing")
+        return NodeEndpoint.of(found)
     except InvalidFieldError as error:
         raise InvalidFieldError(f"nodes[{place}].{error.field}", error.problem, hint=error.hint) from None
 

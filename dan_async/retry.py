@@ -98,6 +98,9 @@ class RetryTable:
 
     rows: Mapping[type[DanError], Row] = field(converter=_to_rows)
 
+    def __reduce__(self) -> tuple[type[RetryTable], tuple[dict[type[DanError], Row]]]:
+        return RetryTable, (dict(self.rows),)
+
     def but(self, rows: Mapping[type[DanError], Row]) -> RetryTable:
         """
         Return a table in which these rows replace the present ones.

@@ -164,6 +164,9 @@ def _report(error: Exception) -> int:
     if isinstance(error, _UsageError):
         note(f"error: {_usage(error)}")
         return WRONG_INPUT
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        note(f"error: cannot use {mask_keys(str(error.filename))}: {error.strerror}")
+        return WRONG_INPUT
     note(
         f"error: unexpected {type(error).__name__}. This is a bug: please report it together with the command that you ran"
     )

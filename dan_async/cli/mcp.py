@@ -19,6 +19,7 @@ from dan_async.cli.options import (
     choose_timeouts,
     option,
     read_permissions,
+    record_of,
     whole_number,
 )
 from dan_async.cli.screen import Stopped, log_lines, note, run_until_signal
@@ -160,6 +161,8 @@ def mcp(
 
         async with AsyncExitStack() as stack:
             opened = await stack.enter_async_context(open_store())
+            for name in store.session or ():
+                await record_of(opened, name, option="--session")
             dan = await stack.enter_async_context(chosen.client(timeouts, opened))
             owner = None if open_wallet is None else await stack.enter_async_context(open_wallet())
             tools = SessionTools(

@@ -170,7 +170,8 @@ def _choose_network(given: KeygenNetworkOptions, *, has_devnet: bool) -> Network
             )
     elif given.network is not None or os.environ.get(NETWORK_VARIABLE):
         named = ["--network" if given.network is not None else NETWORK_VARIABLE]
-        file = _read_network(given.network or os.environ[NETWORK_VARIABLE], named[0])
+        name = os.environ[NETWORK_VARIABLE] if given.network is None else given.network
+        file = _read_network(name, named[0])
     else:
         raise ConfigurationError(
             "no network is named",
@@ -196,12 +197,18 @@ def _read_network(name: str, option: str) -> NetworkFile:
             f"{option} must be a network file, or the name of one",
             hint="For others use --gateway URL, --node URL=OPERATOR, or where keys are made --devnet T-of-N",
         )
+    where = option
     try:
-        file = NetworkFile.read(find_network_file(name))
+        path = find_network_file(name)
+        file = NetworkFile.read(path)
         if file.gateway is not None:
-            check_gateway(file.gateway, file.revision, file.api_version)
+            from dan_async.gateway.network import check_gateway_revision, check_gateway_url
+
+            where = f"{option}: {path}"
+            check_gateway_revision(file.revision, file.api_version)
+            check_gateway_url("url", file.gateway, file.api_version)
     except ConfigurationError as error:
-        raise NetworkFileError(f"{option}: {error.message}", hint=error.hint) from None
+        raise NetworkFileError(f"{where}: {error.message}", hint=error.hint) from None
     return file
 
 
@@ -340,10 +347,14 @@ def write_new(path: Path, text: str, *, what: str) -> None:
     """Write a secret to a new file that only its owner can read."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            path.unlink()  # or the next command would take an empty file for a key
+            raise
     except OSError as error:
         raise ConfigurationError(f"{what} cannot be written to {path}: {error.strerror}") from None
 

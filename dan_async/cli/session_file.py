@@ -21,6 +21,9 @@ from dan_async.session import DanModuleInfo, DanSessionKeyPayload
 _SECRET = "hexEphSKWithout0x"  # noqa: S105 - the field's name, not its value
 _MASK = "***"
 
+#: The place that is kept on the disk for a new session, in bytes.
+_LONGEST_SESSION = 4096
+
 #: Longest file of sessions, in bytes, and how deeply it may be nested.
 _MOST_BYTES = 64 * 1024 * 1024
 _MAX_DEPTH = 64
@@ -81,18 +84,25 @@ def reserve(path: Path, *, force: bool = False) -> Iterator[Callable[[str], None
     try:
         # mkstemp makes the file with mode 0600 whatever the umask, and never follows or reuses an existing one.
         descriptor, name = tempfile.mkstemp(prefix=".dan-async-", dir=target.parent)
+        temporary = Path(name)
+        try:
+            os.write(descriptor, b" " * _LONGEST_SESSION)  # a full disk is found out now
+        except OSError:
+            temporary.unlink()
+            raise
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise ConfigurationError(
             f"--output: cannot write in the folder of {shown}: {error.strerror}",
             hint="Name a folder that exists and that you may write to",
         ) from error
-    os.close(descriptor)
-    temporary = Path(name)
 
     def write(text: str) -> None:
         try:
-            with temporary.open("w", encoding="utf-8") as file:
+            with temporary.open("r+", encoding="utf-8") as file:
                 file.write(text)
+                file.truncate()
                 file.flush()
                 os.fsync(file.fileno())
             if force:

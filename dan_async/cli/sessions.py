@@ -178,7 +178,7 @@ def export_sessions(
                 result(line)
         else:
             write("".join(line + "\n" for line in lines))
-            note(f"{len(lines)} sessions were written to {output}.")
+            note(f"Sessions written to {output}: {len(lines)}.")
     if not reveal:
         note("The ephemeral private keys are masked; --reveal exports them.")
 

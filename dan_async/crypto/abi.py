@@ -59,10 +59,10 @@ class _Tuple:
 _Type: TypeAlias = _Atom | _Bytes | _Array | _Tuple
 
 
-def function_selector(signature: str) -> bytes:
+def function_selector(signature: str, *, field: str = "signature") -> bytes:
     """Return the four bytes that calls of a function begin with: of ``transfer(address,uint256)``, say."""
     if not isinstance(signature, str) or not _SIGNATURE.match(signature):
-        raise InvalidFieldError("signature", "must be a function's, such as transfer(address,uint256)")
+        raise InvalidFieldError(field, "must be a function's, such as transfer(address,uint256)")
     return keccak256(signature.encode())[:4]
 
 

@@ -108,6 +108,9 @@ class FilledForm(dict[str, Any]):
         super().__init__(parts)
         self.form = form
 
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        return dict, (dict(self),)  # a form is not pickled
+
 
 class TypedDataForm:
     """Typed data of which only the message changes: types and domain, both complete, are checked and hashed once."""

@@ -196,7 +196,8 @@ class KeptKeygen:
         is_ruled_out = isinstance(error, GatewayError) and error.retryable
         state: SessionState = "pending" if self.auth.has_authorised and not is_ruled_out else "failed"
         try:
-            is_nobodys = _was_closed(error) or isinstance(error, ClaimOutdatedError)
+            # That the client was closed says nothing of the request, which is to be made again.
+            is_nobodys = isinstance(error, ClientClosedError | ClaimOutdatedError)
             if state == "failed" and (record.reference is None or is_nobodys):
                 await self._in_time(
                     store.delete(record.record_id, expected="pending"), "dropping the request"
@@ -207,12 +208,6 @@ class KeptKeygen:
                 await self._in_time(store.replace(changed, expected="pending"), "storing the failure")
         except (StoreError, DeadlineExceededError) as failure:
             _log.warning("request %s: the failure could not be stored: %s", record.record_id, failure)
-
-
-def _was_closed(error: Exception) -> bool:
-    """Whether the client was closed meanwhile: that says nothing of the request, which is to be made again."""
-    errors = [error, *(outcome.error for outcome in getattr(error, "outcomes", ()))]
-    return any(isinstance(one, ClientClosedError) for one in errors)
 
 
 def describe_problem(error: BaseException) -> str:

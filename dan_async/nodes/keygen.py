@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
@@ -248,7 +248,7 @@ async def run_keygen(
     )
     said = answers.outcomes
     for outcome in said if answers.errors else ():
-        if isinstance(outcome.error, DanError):
+        if isinstance(outcome.error, DanError) and not isinstance(outcome.error, ClientClosedError):
             RequestLog(_log, outcome.error.request_id).warning("%s", outcome.describe())
     if answers.errors and len(tally.winners) == 1:
         said = await _certify(nodes, tally, said, deadline)
@@ -440,6 +440,7 @@ class NodeKeygen:
 
     def _learn(self, error: QuorumError, *, is_interactive: bool, was_signed: bool) -> None:
         """Leave nodes out of the next round; raise the error if there is a reason not to begin one."""
+        _raise_if_closed(error.outcomes)
         self._leave_out(error)
         obstacle = self._obstacle(error, is_interactive=is_interactive, was_signed=was_signed)
         if obstacle is not None:
@@ -501,8 +502,7 @@ class NodeKeygen:
 
     def _obstacle(self, error: QuorumError, *, is_interactive: bool, was_signed: bool) -> str | None:
         """Return the reason not to start again, as the error's hint; None if there is none."""
-        is_closed = any(isinstance(outcome.error, ClientClosedError) for outcome in error.outcomes)
-        if not error.retryable or self._deadline.is_over or is_closed:
+        if not error.retryable or self._deadline.is_over:
             return error.hint
         if 2 * sum(map(_is_incurable, error.outcomes)) > len(error.outcomes):
             return (
@@ -545,9 +545,7 @@ class NodeKeygen:
             opened = evolve(opened, outcomes=(*first.replaced, *opened.outcomes))
             ready = len(opened.round.participants)
         if ready < opened.threshold.n:
-            closed = next((o.error for o in opened.outcomes if isinstance(o.error, ClientClosedError)), None)
-            if closed is not None:
-                raise closed
+            _raise_if_closed(opened.outcomes)
             outcomes = (*self._replaced, *opened.outcomes)
             error = not_ready(ready, opened.threshold, outcomes, request.request_id, deadline=self._deadline)
             error.earlier_culprits = tuple(sorted(self._culprits))
@@ -614,6 +612,13 @@ def not_ready(
         request_id=request_id,
     )
     return out_of_time(error, deadline, "waiting for nodes to be ready", phase="challenge")
+
+
+def _raise_if_closed(outcomes: Iterable[NodeOutcome[Any]]) -> None:
+    """Raise a node's ClientClosedError: whoever closed the network does not look for faults of the nodes."""
+    for outcome in outcomes:
+        if isinstance(outcome.error, ClientClosedError):
+            raise outcome.error
 
 
 def _is_incurable(outcome: NodeOutcome[Any]) -> bool:

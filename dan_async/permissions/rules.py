@@ -23,6 +23,7 @@ from dan_async._values import (
     check_int,
     check_text,
     number_of,
+    shown_name,
 )
 from dan_async.crypto.abi import function_selector
 from dan_async.crypto.address import parse_address
@@ -324,17 +325,19 @@ def _refuse_float(_: str) -> Any:
 
 
 def _read_object(value: Any, path: str, known: Iterable[str], required: Iterable[str]) -> Mapping[str, Any]:
-    """Check an object's members; unknown names are not repeated."""
+    """Check an object's members."""
     known = tuple(known)
     if not isinstance(value, dict):
         raise InvalidFieldError(path, "must be a JSON object")
     for name in required:
         if name not in value:
             raise InvalidFieldError(f"{path}.{name}", "is missing")
-    if not set(value) <= set(known):
-        raise InvalidFieldError(
-            path, "has members that are not known here", hint=f"Members: {', '.join(known)}"
-        )
+    for name in value:
+        if name not in known:
+            found = shown_name(name, otherwise="a member")
+            raise InvalidFieldError(
+                path, f"has {found}, which is not known here", hint=f"Members: {', '.join(known)}"
+            )
     return value
 
 

@@ -111,7 +111,7 @@ class SQLAlchemyStore(SessionStore):
         clock: The wall clock, in Unix seconds.
 
     Raises:
-        InvalidFieldError: The URL is not one of these.
+        InvalidFieldError: The URL is not one of these, or *keys* is no source of keys.
         MissingExtraError: The extra is not installed.
     """
 
@@ -126,6 +126,10 @@ class SQLAlchemyStore(SessionStore):
         clock: Clock = time.time,
     ) -> None:
         self._url = parse_url(url)
+        if not isinstance(keys, KeySource):
+            raise InvalidFieldError(
+                "keys", "is not a source of keys", hint='For example keys_from_file("keys.key")'
+            )
         lock_wait_s = check_seconds("lock_wait_s", lock_wait_s, most=_LONGEST_WAIT_S)
         answer_wait_s = check_seconds("answer_wait_s", answer_wait_s, most=_LONGEST_WAIT_S)
         self._database = Database(self._url, lock_wait_s=lock_wait_s, answer_wait_s=answer_wait_s)

@@ -269,7 +269,10 @@ def _os_reason(error: OSError) -> str:
 
 
 def _tls_reason(error: OSError) -> str:
-    return (error.reason or type(error).__name__) if isinstance(error, ssl.SSLError) else _os_reason(error)
+    if not isinstance(error, ssl.SSLError):
+        return _os_reason(error)
+    known = {"WRONG_VERSION_NUMBER": "the server answered without TLS"}
+    return known.get(error.reason, error.reason) or type(error).__name__
 
 
 def shown_limit(timeout_s: float | None) -> str:

@@ -210,7 +210,8 @@ class Bundler:
             left = deadline.remaining()
             if left is not None and left <= 0:
                 raise UserOperationTimeoutError(
-                    f"the user operation {user_operation_hash} is not known to be on the chain yet",
+                    f"the user operation {user_operation_hash} is not known to be on the chain yet"
+                    + ("" if failure is None else f": {failure.message}"),
                     hint="It may still be executed: wait for its receipt again, and do not send it with another nonce",
                     user_operation_hash=user_operation_hash,
                 ) from failure

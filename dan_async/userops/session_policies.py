@@ -139,7 +139,7 @@ def _function(value: object) -> bytes:
         if len(value) != _SELECTOR:
             raise InvalidFieldError("function", f"must hold {_SELECTOR} bytes as bytes")
         return value
-    return function_selector(check_text("function", value))
+    return function_selector(check_text("function", value), field="function")
 
 
 @frozen(kw_only=True)

@@ -182,6 +182,7 @@ async def test_server_without_tls_is_refused(scheme):
         transport = connect(scheme, server.port, headers={"X-Api-Key": "abc"})
         error = await error_of(transport.call("m", "{}", timeout_s=5))
         assert type(error) is ConnectError
+        assert "the server answered without TLS" in str(error)
         assert server.headers == []
         await transport.aclose()
 

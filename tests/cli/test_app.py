@@ -37,6 +37,7 @@ WRONG = {
     "extra argument": (*DEVNET, "extra"),
     "missing value": ("keygen", "--devnet"),
     "no network": ("keygen",),
+    "empty network": ("keygen", "--network", ""),
     "two networks": (*DEVNET, "--node", NODE),
     "malformed devnet": ("keygen", "--devnet", "3/5"),
     "t above n": ("keygen", "--devnet", "6-of-5"),
@@ -140,6 +141,27 @@ def test_storage_that_cannot_be_made_is_wrong_input(run: Run, tmp_path: Path) ->
     )
     assert finished.code == 2
     assert "Not a directory" in finished.error
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("sign", "--network", "net.toml", "--message", "hello", "--session"),
+        ("devnet", "--storage"),
+        ("devnet", "--owner-key"),
+    ],
+)
+def test_a_path_that_cannot_be_looked_at_is_wrong_input(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
+) -> None:
+    """As when a whole session is pasted in place of its file's name: the line has the reason, and no key."""
+    monkeypatch.chdir(tmp_path)
+    nodes = (f'[[nodes]]\nurl = "ws://127.0.0.1:9/v1/rpc"\noperator = "0x{place:040x}"\n' for place in (1, 2))
+    Path("net.toml").write_text('kind = "nodes"\n' + "".join(nodes))
+    finished = run(*args, json.dumps({"hexEphSKWithout0x": KEY, "permissions": "x" * 300}))
+    assert finished.code == 2
+    assert "File name too long" in finished.error
+    assert KEY not in finished.error
 
 
 def test_a_devnet_that_cannot_listen_gives_exit_code_1(run: Run) -> None:

@@ -193,6 +193,10 @@ def test_a_hint_about_a_network_file_names_its_members_and_no_options(run: Run, 
     file.write_text('kind = "gateway"\nurl = "wss://gateway.example/v1"\nport = 1\n')
     done = run("status", "--network", str(file))
     assert done.error.endswith("Members: kind, threshold, connection, chain, url, revision, api_version")
+    file.write_text('kind = "gateway"\nurl = "wss://gateway.example"\n')
+    assert "net.toml: url must end with the version segment" in run("status", "--network", str(file)).error
+    file.write_text('kind = "gateway"\nurl = "wss://gateway.example/v1"\nrevision = "2"\n')
+    assert "net.toml: revision must be one of" in run("status", "--network", str(file)).error
     done = run("status", "--gateway", "wss://gateway.example/v2", "--api-version", "v1")
     assert done.error.endswith("or the other --api-version")
 

@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 
+from dan_async.cli.options import write_new
 from dan_async.cli.session_file import reserve
 from dan_async.errors import ConfigurationError, DanError
 
@@ -119,6 +120,29 @@ def test_a_full_disk_is_reported_without_the_text(tmp_path: Path) -> None:
     ):
         write("the secret")
     assert "the secret" not in str(caught.value)
+    assert _names(tmp_path) == []
+
+
+def test_a_disk_that_is_full_already_costs_no_session(tmp_path: Path) -> None:
+    """It is found out before anything is asked of a network."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        mock.patch("os.write", side_effect=full),
+        pytest.raises(ConfigurationError, match=r"--output: cannot write .*No space left"),
+        reserve(tmp_path / "session.json"),
+    ):
+        pytest.fail("the body must not run")
+    assert _names(tmp_path) == []
+
+
+def test_a_key_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
+    """Or the next command would find an empty key file."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        mock.patch("os.fsync", side_effect=full),
+        pytest.raises(ConfigurationError, match="the key cannot be"),
+    ):
+        write_new(tmp_path / "owner.key", "the key", what="the key")
     assert _names(tmp_path) == []
 
 

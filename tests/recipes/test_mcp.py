@@ -306,10 +306,11 @@ async def test_garbage_on_standard_input_is_survived(folder: Path) -> None:
             "--account",
         ),
         (["--permissions", "{"], "--permissions"),
+        (["--session", "nobody"], "--session"),
     ],
 )
 async def test_wrong_options_are_named(folder: Path, options: list[str], named: str) -> None:
-    """Before anything is opened: exit code 2 and one line."""
+    """Before the agent is served: exit code 2 and one line."""
     process = await start(folder, *options)
     stdout, stderr = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, stdout) == (2, b"")

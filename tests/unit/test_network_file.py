@@ -83,7 +83,7 @@ def test_connections(write: Any) -> None:
         ("nodes = 3", "nodes must be a list of tables"),
         ("kind = 'bridge'", "kind must be nodes or gateway"),
         ("kind = 'gateway'", "url is missing"),
-        (NODES + "[[nodes]]\nurl = 'wss://x.example'\n", r"nodes\[3\].operator must be"),
+        (NODES + "[[nodes]]\nurl = 'wss://x.example'\n", r"nodes\[3\].operator is missing"),
         (NODES.replace("wss://two", "ws://two"), "not loopback"),
         (NODES.replace("threshold", "treshold"), "treshold is not known here"),
         (NODES.replace("2-of-3", "3-of-2"), "threshold is 3, more than"),

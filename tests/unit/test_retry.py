@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
+import pickle
 import sys
 from typing import Any
 
@@ -410,6 +412,14 @@ def test_a_class_is_as_its_nearest_listed_ancestor() -> None:
     assert DEFAULT_RETRY_TABLE.allows(LateNodeError("x"))
     assert not table.allows(LateNodeError("x"))
     assert table.but({LateNodeError: True}).allows(LateNodeError("x"))
+
+
+def test_a_policy_is_copied_and_pickled_like_every_setting() -> None:
+    """For another process, or the default of somebody's own settings."""
+    table = DEFAULT_RETRY_TABLE.but({NodeTimeoutError: False})
+    policy = RetryPolicy(attempts=5, table=table)
+    for copied in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
+        assert (copied.attempts, copied.table) == (5, table)
 
 
 def test_rows_can_be_changed_without_changing_the_default() -> None:

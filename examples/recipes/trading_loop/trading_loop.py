@@ -57,8 +57,10 @@ async def main(orders: int) -> None:
                     else:
                         failed += 1
                         print(f"an order was not signed: {one.error}")
-    p50, p99 = (statistics.quantiles(took, n=100)[place] * 1000 for place in (49, 98))
-    print(f"{len(took)} orders signed, {failed} failed: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    print(f"{len(took)} orders signed, {failed} failed")
+    if len(took) > 1:
+        p50, p99 = (statistics.quantiles(took, n=100)[place] * 1000 for place in (49, 98))
+        print(f"p50 {p50:.1f} ms, p99 {p99:.1f} ms")
 
 
 if __name__ == "__main__":

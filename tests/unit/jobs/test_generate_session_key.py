@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from eth_account import Account as EthAccount
 
-from dan_async import DanClient, EphemeralKey, LocalWallet, generate_session_key
+from dan_async import DanClient, Devnet, EphemeralKey, LocalWallet, generate_session_key
 from dan_async.config import Timeouts
 from dan_async.crypto.address import public_key_to_address
 from dan_async.errors import (
@@ -357,6 +359,16 @@ async def test_the_client_must_be_a_client() -> None:
         InvalidFieldError, match=r"network must be a network.*DanClient\.connect\(\) takes a URL"
     ):
         DanClient("wss://dan.example")
+    with pytest.raises(InvalidFieldError, match="network must be a network"):
+        DanClient(Devnet)  # type: ignore[arg-type]
+
+
+def test_a_client_is_neither_pickled_nor_copied() -> None:
+    """Whoever hands one to a process pool reads what to do instead."""
+    client = DanClient(Devnet())
+    for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="neither pickled nor copied: make one in each process"):
+            attempt(client)
 
 
 async def test_a_wallet_that_refuses(nodes: Nodes) -> None:

@@ -92,8 +92,14 @@ def test_what_is_wrong_is_named(value: Any, path: str) -> None:
     assert wrong(value) == path
 
 
-def test_unknown_names_are_not_repeated() -> None:
-    """A foreign name may be anything."""
+def test_a_misspelt_member_is_named() -> None:
+    """Beside the members that there are."""
+    with pytest.raises(InvalidFieldError, match=r"^permissions\[0\].args has valu, which .*value"):
+        parse_permissions(json.dumps([ERC20 | {"args": {"valu": 1}}]))
+
+
+def test_what_is_no_name_is_not_repeated() -> None:
+    """It may be anything."""
     with pytest.raises(InvalidFieldError) as caught:
         parse_permissions('{"permissions":[],"5ec7e7":1}')
     assert "5ec7e7" not in str(caught.value)

@@ -1,6 +1,8 @@
 """The EIP-712 request."""
 
+import copy
 import json
+import pickle
 
 import pytest
 
@@ -46,6 +48,14 @@ def test_the_digest_of_a_form_is_that_of_the_same_plain_data():
     ):
         made = owner_request(setup_type, setup, "ab" * 32)
         assert typed_data_digest(made) == typed_data_digest(json.loads(json.dumps(made)))
+
+
+def test_a_copy_is_plain_data():
+    """A callback may hand it to another process, which signs."""
+    made = owner_request("KeygenSetupOpts", {"t": 2, "n": 3, "metadata": []}, CHALLENGE)
+    for copied in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made)):
+        assert type(copied) is dict
+        assert typed_data_digest(copied) == typed_data_digest(made)
 
 
 @pytest.mark.parametrize(

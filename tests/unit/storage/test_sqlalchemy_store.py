@@ -52,6 +52,13 @@ async def test_records_outlive_the_store(open_store: OpenStore) -> None:
     assert await open_store().get_by_reference("row") == record
 
 
+@pytest.mark.parametrize("keys", ["ab" * 32, b"\x01" * 32, KEY, None])
+def test_a_key_alone_is_no_source_of_keys(keys: object) -> None:
+    """It is refused when the store is made, and not repeated."""
+    with pytest.raises(InvalidFieldError, match=r"^keys is not a source of keys.*keys_from_file\S+$"):
+        SQLAlchemyStore("sqlite:///keys.db", keys)  # type: ignore[arg-type]
+
+
 async def test_secrets_are_not_in_the_database(open_store: OpenStore) -> None:
     """Neither the ephemeral key nor the label's text can be found in the rows, in any form."""
     record = active()

@@ -288,7 +288,7 @@ def test_another_store_is_refused(text: str) -> None:
         (lambda: AbiRule(0, "==", "0x" + "00" * 33), "value"),
         (lambda: AbiRule(0, "==", "12"), "value"),
         (lambda: AbiPolicy(target="0x1", function=TRANSFER), "target"),
-        (lambda: AbiPolicy(target=TOKEN, function="transfer"), "signature"),
+        (lambda: AbiPolicy(target=TOKEN, function="transfer"), "function"),
         (lambda: AbiPolicy(target=TOKEN, function=b"abc"), "function"),
         (lambda: AbiPolicy(target=TOKEN, function=TRANSFER, value_limit=2**128), "value_limit"),
         (lambda: AbiPolicy(target=TOKEN, function=TRANSFER, value_limit=-1), "value_limit"),

@@ -231,6 +231,9 @@ async def test_waiting_ends_with_the_hash() -> None:
         await account.wait_for_receipt(sent, timeout=0.05)
     assert caught.value.user_operation_hash == sent
     assert isinstance(caught.value, TimeoutError)
+    world.failures = {"eth_getUserOperationReceipt": [ConnectError("no bundler there") for _ in range(1000)]}
+    with pytest.raises(UserOperationTimeoutError, match=r"not known .* yet: .*no bundler there"):
+        await account.wait_for_receipt(sent, timeout=0.05)
     with pytest.raises(InvalidFieldError, match="user_operation_hash must hold 32 bytes, not 1"):
         await account.wait_for_receipt("0x11")
 
