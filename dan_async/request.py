@@ -16,7 +16,10 @@ from dan_async._values import (
     MAX_SAFE_INT,
     chain_in_url,
     check_algorithm,
+    check_bool,
+    check_instance,
     check_int,
+    check_mapping,
     check_private_key_hex,
     check_reference,
     check_seconds,
@@ -33,6 +36,7 @@ from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, Wa
 from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network, network_time
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
+from dan_async.session import TYPESCRIPT_NAMES
 from dan_async.types import Address, Clock, KeyAlgorithm, TimeSpan, TypedData
 from dan_async.wallets.base import EoaAuth, Wallet
 
@@ -66,21 +70,17 @@ class SmartAccount(Protocol):
     @property
     def signer(self) -> Wallet | None:
         """The owner's wallet."""
-        ...
 
     @property
     def bundler_url(self) -> str | None:
         """The bundler's URL."""
-        ...
 
     @property
     def chain_id(self) -> int | None:
         """The chain id, if the account knows it."""
-        ...
 
     async def get_address(self) -> str:
         """Return the smart account's address."""
-        ...
 
 
 @frozen(kw_only=True)
@@ -120,10 +120,8 @@ class HardcodedValues:
         Raises:
             InvalidFieldError: A name is not one of the five, or a value is wrong.
         """
-        if not isinstance(values, Mapping):
-            raise InvalidFieldError("hardcoded_values", f"must be a mapping, not {type(values).__name__}")
         found: dict[str, Any] = {}
-        for name, value in values.items():
+        for name, value in check_mapping("hardcoded_values", values).items():
             ours = _HARDCODED_NAMES.get(name) if isinstance(name, str) else None
             if ours is None:
                 raise InvalidFieldError(
@@ -135,16 +133,11 @@ class HardcodedValues:
         return cls(**found)
 
 
+#: Ours, and those of TypeScript -> ours.
 _HARDCODED_NAMES = {
-    "eoa_address": "eoa_address",
-    "hex_eph_sk_without_0x": "hex_eph_sk_without_0x",
-    "threshold": "threshold",
-    "parties_number": "parties_number",
-    "chain_id": "chain_id",
-    "eoaAddress": "eoa_address",
-    "hexEphSKWithout0x": "hex_eph_sk_without_0x",
-    "partiesNumber": "parties_number",
-    "chainId": "chain_id",
+    name: ours
+    for ours in (attribute.name for attribute in fields(HardcodedValues))
+    for name in (ours, TYPESCRIPT_NAMES[ours])
 }
 _NOTHING_HARDCODED = HardcodedValues()
 
@@ -217,10 +210,7 @@ class SessionKeyRequest:
 
     def __attrs_post_init__(self) -> None:
         # In this order: it decides which error a caller sees first. ``prepare`` goes on with it.
-        if not isinstance(self.allow_resign, bool):
-            raise InvalidFieldError(
-                "allow_resign", f"must be True or False, not {type(self.allow_resign).__name__}"
-            )
+        check_bool("allow_resign", self.allow_resign)
         if self.on_report is not None and (
             not callable(self.on_report) or inspect.iscoroutinefunction(self.on_report)
         ):
@@ -276,14 +266,11 @@ def read_request(given: object, shared: Mapping[str, Any]) -> tuple[object, Call
         return given.reference, lambda: given
     if isinstance(given, DanSessionKeyRequestParams):
         given = {a.name: getattr(given, a.name) for a in fields(type(given))}
-    if not isinstance(given, Mapping):
-        raise InvalidFieldError("request", f"must be a mapping, not {type(given).__name__}")
-    for name in given:
-        if name not in _PARAMETERS:
-            raise InvalidFieldError(
-                shown_name(name, otherwise="a name"), "is not a parameter of generate_session_key"
-            )
-    merged = {**shared, **given}
+    merged = {**shared, **check_mapping("request", given)}
+    for name in merged.keys() - _PARAMETERS:
+        raise InvalidFieldError(
+            shown_name(name, otherwise="a name"), "is not a parameter of generate_session_key"
+        )
     return merged.get("reference"), partial(SessionKeyRequest, **merged)
 
 
@@ -555,10 +542,7 @@ def choose_ephemeral_key(
         return EphemeralKey.generate(algorithm or usual)
     if isinstance(given, str):
         return EphemeralKey.from_hex(given, algorithm or usual)
-    if not isinstance(given, EphemeralKey):
-        raise InvalidFieldError(
-            "ephemeral_key", f"must be an EphemeralKey or hex text, not {type(given).__name__}"
-        )
+    check_instance("ephemeral_key", given, EphemeralKey, "an EphemeralKey or hex text")
     if algorithm is not None and given.algorithm != algorithm:
         raise InvalidFieldError("eph_alg", f"is {algorithm}, and ephemeral_key is a {given.algorithm} key")
     return given

@@ -221,7 +221,6 @@ class GatewayOperation(ABC, Generic[R]):
 
         Nothing may come meanwhile on the socket that brought them; it is None if there is none yet.
         """
-        ...
 
     # --- connect, setup, challenge ------------------------------------------------------------------------------------
 

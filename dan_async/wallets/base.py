@@ -40,12 +40,10 @@ class Wallet(Protocol):
     @property
     def address(self) -> str:
         """The owner's address."""
-        ...
 
     @property
     def interactive(self) -> bool:
         """Whether a person sees a prompt."""
-        ...
 
     async def sign_typed_data(self, typed_data: TypedData) -> str:
         """
@@ -60,7 +58,6 @@ class Wallet(Protocol):
         Raises:
             WalletRefusedError: The wallet or its owner said no.
         """
-        ...
 
 
 class CallbackWallet:
