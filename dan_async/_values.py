@@ -268,6 +268,11 @@ def camel_case(name: str) -> str:
     return first + "".join(map(str.capitalize, others))
 
 
+def mask_secret(_: object) -> str:
+    """Return what stands for a secret in the repr of an attrs class."""
+    return "'***'"
+
+
 _MOST_SHOWN = 80
 _HEX_RUN = re.compile(r"[0-9a-fA-F]{64,}")
 

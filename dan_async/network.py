@@ -64,14 +64,7 @@ __all__ = [
 
 
 class AuthModule(Protocol):
-    """
-    One scheme by which an owner authorises a setup.
-
-    Attributes:
-        method: Its name on the wire.
-        id: Who authorises: the EOA's address, or the passkey's credential id.
-        interactive: Whether a person is asked.
-    """
+    """One scheme by which an owner authorises a setup."""
 
     @property
     def method(self) -> AuthMethod:
@@ -79,7 +72,7 @@ class AuthModule(Protocol):
 
     @property
     def id(self) -> str:
-        """Return the id of the one who authorises."""
+        """Return the id of the one who authorises: the EOA's address, or the passkey's credential id."""
 
     @property
     def interactive(self) -> bool:
@@ -425,13 +418,7 @@ class NetworkHealth:
 
 @runtime_checkable
 class Network(Protocol):
-    """
-    A DAN network, reached through a gateway or node by node.
-
-    Attributes:
-        default_threshold: t and n when the caller names none.
-        default_eph_alg: The ephemeral key's algorithm when the caller names none.
-    """
+    """A DAN network, reached through a gateway or node by node."""
 
     @property
     def default_threshold(self) -> Threshold:

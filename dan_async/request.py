@@ -26,6 +26,7 @@ from dan_async._values import (
     check_text,
     duration_s,
     in_seconds,
+    mask_secret,
     optional,
     shown_name,
 )
@@ -58,14 +59,7 @@ DEFAULT_DURATION_S = 3600
 
 @runtime_checkable
 class SmartAccount(Protocol):
-    """
-    The parts of a smart account client that ``generate_session_key`` looks at.
-
-    Attributes:
-        signer: The owner's wallet.
-        bundler_url: Where its user operations go; the chain id may be read from it.
-        chain_id: Its chain, or None.
-    """
+    """The parts of a smart account client that ``generate_session_key`` looks at."""
 
     @property
     def signer(self) -> Wallet | None:
@@ -73,7 +67,7 @@ class SmartAccount(Protocol):
 
     @property
     def bundler_url(self) -> str | None:
-        """The bundler's URL."""
+        """The bundler's URL: where its user operations go. The chain id may be read from it."""
 
     @property
     def chain_id(self) -> int | None:
@@ -103,7 +97,7 @@ class HardcodedValues:
         default=None, converter=converters.optional(Address), validator=optional(parse_address)
     )
     hex_eph_sk_without_0x: str | None = field(
-        default=None, repr=lambda _: "'***'", validator=optional(check_private_key_hex)
+        default=None, repr=mask_secret, validator=optional(check_private_key_hex)
     )
     threshold: int | None = field(default=None, validator=optional(check_int, least=2, most=MAX_PARTIES))
     parties_number: int | None = field(default=None, validator=optional(check_int, least=2, most=MAX_PARTIES))

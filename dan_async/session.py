@@ -18,6 +18,7 @@ from dan_async._values import (
     check_mapping,
     check_private_key_hex,
     check_text,
+    mask_secret,
     optional,
     required,
     shown_name,
@@ -50,10 +51,6 @@ _ALIASES = {
 _NAMES = {wire: ours for ours, wire in (TYPESCRIPT_NAMES | _EXTENDED_NAMES).items()} | _ALIASES
 
 
-def _mask(_: object) -> str:
-    return "'***'"
-
-
 def _without_0x(value: object) -> object:
     return value.removeprefix("0x") if isinstance(value, str) else value
 
@@ -79,7 +76,7 @@ class DanModuleInfo:
 
     session_key_eoa: Address = field(converter=Address, validator=required(parse_address))
     mpc_key_id: MpcKeyId = field(converter=MpcKeyId, validator=required(check_text, most=256))
-    hex_eph_sk_without_0x: str = field(repr=_mask, validator=required(check_private_key_hex))
+    hex_eph_sk_without_0x: str = field(repr=mask_secret, validator=required(check_private_key_hex))
     parties_number: int | None = field(default=None)
     threshold: int | None = field(default=None)
     eoa_address: Address | None = field(

@@ -34,8 +34,6 @@ class DevnetNode:
 
     Attributes:
         index: Its place in ``Devnet.nodes`` and ``Devnet.faults``.
-        operator: Its operator address.
-        url: Its RPC URL.
     """
 
     def __init__(self, index: int, endpoint: NodeEndpoint, runner: NodeRunner) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from aiohttp import WSMsgType, web
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from dan_async._values import check_int, check_seconds, in_seconds, member_of, required
 from dan_async.config import MAX_PARTIES, Threshold
@@ -369,28 +369,20 @@ class Waits:
     asked: dict[asyncio.Transport, None] = field(factory=dict)
 
 
+@define(eq=False, repr=False)
 class ServedOperation:
     """One operation of one client: its frames in and out, and the nodes asked in between."""
 
-    _slot: str
-    _text: str
-    _exchange: ServedExchange
+    _pool: NodePool
+    _websocket: web.WebSocketResponse
+    _transport: asyncio.Transport
+    _limits: GatewayLimits
+    _waits: Waits
+    _slot: str = field(init=False)
+    _text: str = field(init=False)
+    _exchange: ServedExchange = field(init=False)
     #: Of the nodes' work: it stands still while the client is waited for.
-    _deadline: Deadline
-
-    def __init__(
-        self,
-        pool: NodePool,
-        websocket: web.WebSocketResponse,
-        transport: asyncio.Transport,
-        limits: GatewayLimits,
-        waits: Waits,
-    ) -> None:
-        self._pool = pool
-        self._websocket = websocket
-        self._transport = transport
-        self._limits = limits
-        self._waits = waits
+    _deadline: Deadline = field(init=False)
 
     async def run(self, operation: Operation, api_version: ApiVersion) -> str:
         """Serve it and return the result frame; a TimeoutError if the client is silent, a ConnectionError if it left."""

@@ -112,21 +112,15 @@ async def sign_user_operation(
 
 @runtime_checkable
 class UserOperationSigner(Protocol):
-    """
-    Anything that can sign a user operation.
-
-    Attributes:
-        address: The signer's address: the smart account's owner.
-        lane_seed: Its nonce lanes are derived from it: different for signers that work side by side; no secret.
-    """
+    """Anything that can sign a user operation."""
 
     @property
     def address(self) -> str:
-        """The signer's address."""
+        """The signer's address: the smart account's owner."""
 
     @property
     def lane_seed(self) -> bytes:
-        """The seed of its nonce lanes."""
+        """The seed of its nonce lanes: different for signers that work side by side; no secret."""
 
     async def sign_user_operation(
         self, operation: UserOperationV06 | UserOperationV07, *, entry_point: Address, chain_id: int

@@ -28,14 +28,7 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Wallet(Protocol):
-    """
-    Anything that can sign EIP-712 typed data for one address.
-
-    Attributes:
-        address: The owner's address.
-        interactive: Whether a person sees a prompt. An interactive wallet is asked once, never again behind its
-            owner's back, and the time it takes does not count against the job's deadline.
-    """
+    """Anything that can sign EIP-712 typed data for one address."""
 
     @property
     def address(self) -> str:
@@ -43,7 +36,12 @@ class Wallet(Protocol):
 
     @property
     def interactive(self) -> bool:
-        """Whether a person sees a prompt."""
+        """
+        Whether a person sees a prompt.
+
+        An interactive wallet is asked once, never again behind its owner's back, and the time it takes does not count
+        against the job's deadline.
+        """
 
     async def sign_typed_data(self, typed_data: TypedData) -> str:
         """

@@ -50,28 +50,21 @@ class NodeConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON members. They hold the identity key, which is why they go through a pipe."""
-        return {
+        return attrs.asdict(self) | {
             "identity": self.identity.to_hex(),
-            "host": self.host,
-            "port": self.port,
-            "roster": dict(self.roster),
             "folder": None if self.folder is None else str(self.folder),
-            "limits": attrs.asdict(self.limits),
-            "allowOrigins": list(self.allow_origins),
         }
 
     @classmethod
     def from_dict(cls, members: Mapping[str, Any]) -> NodeConfig:
-        folder = members["folder"]
-        return cls(
-            identity=NodeIdentity.from_hex(members["identity"]),
-            host=members["host"],
-            port=members["port"],
-            roster=members["roster"],
-            folder=None if folder is None else Path(folder),
-            limits=NodeLimits(**members["limits"]),
-            allow_origins=tuple(members["allowOrigins"]),
-        )
+        folder, origins = members["folder"], members["allow_origins"]
+        read = {
+            "identity": NodeIdentity.from_hex(members["identity"]),
+            "folder": None if folder is None else Path(folder),
+            "limits": NodeLimits(**members["limits"]),
+            "allow_origins": tuple(origins),
+        }
+        return cls(**{**members, **read})
 
 
 def open_store(config: NodeConfig) -> ShareStore:
@@ -221,7 +214,7 @@ class ProcessRunner:
                 start_new_session=True,  # Ctrl-C in a terminal is for the parent, which stops its nodes
             )
             self._log_reader = asyncio.create_task(self._read_log(self._process), name="devnet node log")
-            self._write({**self._config.to_dict(), **fault_members(self._faults, self._uses)})
+            self._write({"config": self._config.to_dict(), **fault_members(self._faults, self._uses)})
             await self._wait_until_ready(self._process)
         except BaseException:
             await self._kill()
