@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -162,22 +162,18 @@ def _choose(options: NetworkOptions, threshold: int | None, timeouts: Timeouts) 
 
 
 async def _look_once(network: Network, timeout_s: float) -> NetworkHealth:
-    try:
+    async with aclosing(network):
         return await network.health(timeout_s=timeout_s)
-    finally:
-        await network.aclose()
 
 
 async def _watch(
     network: Network, timeout_s: float, pause_s: float, needed: int | None, *, as_object: bool
 ) -> None:
-    try:
+    async with aclosing(network):
         with _display(needed, as_object=as_object) as show:
             while True:
                 show(await network.health(timeout_s=timeout_s))
                 await asyncio.sleep(pause_s)
-    finally:
-        await network.aclose()
 
 
 @contextmanager
