@@ -51,10 +51,6 @@ _ALIASES = {
 _NAMES = {wire: ours for ours, wire in (TYPESCRIPT_NAMES | _EXTENDED_NAMES).items()} | _ALIASES
 
 
-def _without_0x(value: object) -> object:
-    return value.removeprefix("0x") if isinstance(value, str) else value
-
-
 @frozen(kw_only=True)
 class DanModuleInfo:
     """
@@ -115,9 +111,7 @@ class DanModuleInfo:
                 )
             if ours in values:
                 raise InvalidFieldError(wire, f"is given twice, also as {TYPESCRIPT_NAMES.get(ours, ours)}")
-            values[ours] = (
-                _without_0x(value) if ours == "hex_eph_sk_without_0x" and wire == "ephSK" else value
-            )
+            values[ours] = value.removeprefix("0x") if wire == "ephSK" and isinstance(value, str) else value
         for attribute in fields(cls):
             if attribute.default is NOTHING and values.get(attribute.name) is None:
                 raise InvalidFieldError(TYPESCRIPT_NAMES[attribute.name], "is missing")

@@ -520,25 +520,18 @@ class ServedOperation:
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
+@define(eq=False, repr=False)
 class GatewayServer:
     """One gateway, which closes its network. ``start`` once, ``stop`` once. Clients must show the token, if there is one."""
 
-    def __init__(
-        self,
-        network: NodeNetwork,
-        *,
-        token: str | None = None,
-        limits: GatewayLimits | None = None,
-        allow_origins: Collection[str] = (),
-    ) -> None:
-        self._network = network
-        self._allow_origins = allow_origins
-        self._token = token
-        self._limits = limits or GatewayLimits()
-        self._serving: set[asyncio.Task[Any]] = set()
-        self._waits = Waits()
-        self._runner: web.AppRunner | None = None
-        self._door: Door | None = None
+    _network: NodeNetwork
+    _token: str | None = field(kw_only=True)
+    _limits: GatewayLimits = field(kw_only=True)
+    _allow_origins: Collection[str] = field(kw_only=True)
+    _serving: set[asyncio.Task[Any]] = field(factory=set, init=False)
+    _waits: Waits = field(factory=Waits, init=False)
+    _runner: web.AppRunner | None = field(default=None, init=False)
+    _door: Door | None = field(default=None, init=False)
 
     async def start(self, listener: socket.socket) -> None:
         """Begin to listen on a bound socket, which ``stop`` closes."""

@@ -203,11 +203,13 @@ class ProcessRunner:
 
     async def _launch(self) -> asyncio.subprocess.Process:
         self._last_lines.clear()
+        # The child imports the very package that runs here, wherever that was imported from.
+        path = [str(Path(dan_async.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-P", "-m", "dan_async.devnet.node.process"),
-                env=_environment(),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -324,12 +326,6 @@ async def _last_report(process: asyncio.subprocess.Process) -> dict[str, Any] | 
         report = json.loads(line)
     await process.wait()
     return report if report.get("crashed") else None
-
-
-def _environment() -> dict[str, str]:
-    # The child imports the very package that runs here, wherever that was imported from.
-    path = [str(Path(dan_async.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def fault_members(faults: tuple[Fault, ...], uses: Mapping[int, int]) -> dict[str, Any]:
