@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import operator
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -33,9 +34,8 @@ T = TypeVar("T")
 
 _MAX_DEPTH = 64
 _MOST_ITEMS = 256
-_SELECTOR_LENGTH = 4
+_SELECTOR = re.compile(r"0x(?:[0-9a-fA-F]{8})?\Z")
 _read_amount = number_of(256)
-_read_chain_id = partial(check_int, least=1, most=MAX_SAFE_INT)
 
 #: Most that gas may cost in one operation if the permissions do not say: one whole unit of the chain's currency.
 DEFAULT_GAS_COST = 10**18
@@ -172,38 +172,26 @@ def parse_permissions(text: str) -> Permissions:
             "permissions", 'must be a list of rules, or an object with that list as "permissions"'
         )
 
-    def addresses(name: str) -> frozenset[Address] | None:
-        return _read_one_or_list(name, found[name], parse_address) if name in found else None
-
     return Permissions(
         rules=_read_list("permissions", found["permissions"], _read_rule),
         conditions=_read_conditions(found, ""),
-        entry_points=addresses("entryPoint"),
-        accounts=addresses("account"),
-        factories=addresses("factory") or frozenset(),
-        paymasters=(
-            frozenset(_read_list("paymasters", found["paymasters"], parse_address))
-            if "paymasters" in found
-            else None
-        ),
-        value_limit=_read_amount("valueLimit", found["valueLimit"]) if "valueLimit" in found else None,
+        entry_points=_if_there(found, "entryPoint", _read_addresses),
+        accounts=_if_there(found, "account", _read_addresses),
+        factories=_if_there(found, "factory", _read_addresses) or frozenset(),
+        paymasters=_if_there(found, "paymasters", partial(_read_set, read=parse_address)),
+        value_limit=_if_there(found, "valueLimit", _read_amount),
         most_gas_cost=_read_amount("gasCostLimit", found.get("gasCostLimit", DEFAULT_GAS_COST)),
         most_calls=_read_amount("callLimit", found.get("callLimit", 256)),
     )
 
 
 def _read_conditions(found: Mapping[str, Any], prefix: str) -> Conditions:
-    def time(name: str) -> int | None:
-        return check_int(prefix + name, found[name], least=0, most=2**48 - 1) if name in found else None
-
+    read_chain_ids = partial(_read_one_or_list, read=partial(check_int, least=1, most=MAX_SAFE_INT))
+    read_time = partial(check_int, least=0, most=2**48 - 1)
     conditions = Conditions(
-        chain_ids=(
-            _read_one_or_list(prefix + "chainId", found["chainId"], _read_chain_id)
-            if "chainId" in found
-            else None
-        ),
-        valid_after=time("validAfter"),
-        valid_until=time("validUntil"),
+        chain_ids=_if_there(found, "chainId", read_chain_ids, prefix),
+        valid_after=_if_there(found, "validAfter", read_time, prefix),
+        valid_until=_if_there(found, "validUntil", read_time, prefix),
     )
     if (conditions.valid_after or 0) > (2**48 if conditions.valid_until is None else conditions.valid_until):
         raise InvalidFieldError(f"{prefix}validUntil", "is before validAfter, so nothing is ever allowed")
@@ -240,26 +228,22 @@ def _read_erc20(path: str, value: Any) -> Erc20Rule:
     return Erc20Rule(
         path=path,
         conditions=_read_conditions(found, f"{path}."),
-        tokens=_read_one_or_list(f"{path}.to", found["to"], parse_address),
+        tokens=_read_addresses(f"{path}.to", found["to"]),
         method=method,
         counterparty_name=(given or names)[0],
-        counterparties=(
-            _read_one_or_list(f"{args_path}.{given[0]}", args[given[0]], parse_address) if given else None
-        ),
+        counterparties=_if_there(args, given[0], _read_addresses, f"{args_path}.") if given else None,
         amount=bound,
     )
 
 
 def _read_call(path: str, value: Any) -> CallRule:
     found = _read_object(path, value, _CALL, ("to",))
-    selectors = None
-    if "selectors" in found:
-        selectors = frozenset(_read_list(f"{path}.selectors", found["selectors"], _read_selector, least=1))
+    read_selectors = partial(_read_set, read=_read_selector, least=1)
     return CallRule(
         path=path,
         conditions=_read_conditions(found, f"{path}."),
-        targets=_read_one_or_list(f"{path}.to", found["to"], parse_address),
-        selectors=selectors,
+        targets=_read_addresses(f"{path}.to", found["to"]),
+        selectors=_if_there(found, "selectors", read_selectors, f"{path}."),
         value_limit=_read_amount(f"{path}.valueLimit", found.get("valueLimit", 0)),
     )
 
@@ -342,11 +326,25 @@ def _read_list(path: str, value: Any, read: Callable[[str, Any], T], *, least: i
     return tuple(read(f"{path}[{index}]", item) for index, item in enumerate(value))
 
 
+def _read_set(path: str, value: Any, read: Callable[[str, Any], T], *, least: int = 0) -> frozenset[T]:
+    return frozenset(_read_list(path, value, read, least=least))
+
+
 def _read_one_or_list(path: str, value: Any, read: Callable[[str, Any], T]) -> frozenset[T]:
     """Read one value, or a list of one or more."""
     if isinstance(value, list):
-        return frozenset(_read_list(path, value, read, least=1))
+        return _read_set(path, value, read, least=1)
     return frozenset({read(path, value)})
+
+
+_read_addresses = partial(_read_one_or_list, read=parse_address)
+
+
+def _if_there(
+    found: Mapping[str, Any], name: str, read: Callable[[str, Any], T], prefix: str = ""
+) -> T | None:
+    """Read a member that may be missing."""
+    return read(prefix + name, found[name]) if name in found else None
 
 
 def _read_selector(path: str, value: Any) -> bytes:
@@ -356,13 +354,8 @@ def _read_selector(path: str, value: Any) -> bytes:
             return function_selector(value)
         except InvalidFieldError as error:
             raise InvalidFieldError(path, error.problem) from None
-    if isinstance(value, str) and value.startswith("0x"):
-        try:
-            found = bytes.fromhex(value[2:])
-        except ValueError:
-            found = b"?"
-        if len(found) in (0, _SELECTOR_LENGTH) and len(value) == 2 + 2 * len(found):
-            return found
+    if isinstance(value, str) and _SELECTOR.match(value):
+        return bytes.fromhex(value[2:])
     raise InvalidFieldError(
         path, "must be a function's signature, 0x and 8 hex digits, or 0x for a transfer without call data"
     )
