@@ -79,10 +79,10 @@ def check_int(field: str, value: object, *, least: int, most: int, unit: str = "
     return value
 
 
-def number_of(bits: int, *, may_be_empty: bool = False) -> Callable[[Any, str], int]:
+def number_of(bits: int, *, may_be_empty: bool = False) -> Callable[[str, Any], int]:
     """Return a reader of unsigned numbers. An empty text, which the earliest clients send, is 0 or refused."""
 
-    def read(value: object, name: str) -> int:
+    def read(name: str, value: object) -> int:
         if isinstance(value, str):
             if not (_NUMBER.match(value) or (may_be_empty and value == "")):
                 raise InvalidFieldError(name, "must be a whole number: an int, 0x and hex digits, or digits")
@@ -266,6 +266,11 @@ def camel_case(name: str) -> str:
     """Return a name of ours as it stands in JSON: ``chain_id`` is ``chainId``."""
     first, *others = name.split("_")
     return first + "".join(map(str.capitalize, others))
+
+
+def mask_secret(_: object) -> str:
+    """Return what stands for a secret in the repr of an attrs class."""
+    return "'***'"
 
 
 _MOST_SHOWN = 80

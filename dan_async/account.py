@@ -240,7 +240,7 @@ class DanAccount:
 
         if not isinstance(authorization, Mapping) or set(authorization) != {"chainId", "address", "nonce"}:
             raise InvalidFieldError("authorization", "must have chainId, address and nonce")
-        chain, nonce = (_read_quantity(authorization[name], name) for name in ("chainId", "nonce"))
+        chain, nonce = (_read_quantity(name, authorization[name]) for name in ("chainId", "nonce"))
         check_chain(chain, self._session, chain_id)
         given = authorization["address"]
         address = from_hex(

@@ -124,7 +124,8 @@ class Threshold:
 DEFAULT_THRESHOLD = Threshold(3, 5)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host is this machine, by its name or address."""
     if host == "localhost":
         return True
     try:
@@ -160,7 +161,7 @@ def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
         )
     if any(c.isspace() or not c.isprintable() for c in url):
         raise InvalidFieldError(name, "has white space or control characters in it")
-    if parts.scheme not in ("wss", "https") and not _is_loopback(host):
+    if parts.scheme not in ("wss", "https") and not is_loopback(host):
         raise InsecureTransportError(
             f"{name} uses {parts.scheme}:// to a host that is not loopback",
             hint=f"Use {parts.scheme}s://; without TLS anyone on the way can read and change what is sent",

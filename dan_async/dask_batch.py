@@ -14,7 +14,7 @@ import json
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -179,7 +179,9 @@ async def generate_session_keys_on(
                 pending=tuple(sent.values()),
             ) from error
 
-    stream = WorkStream(_partitions(rows, partition), work, concurrency=in_flight)
+    numbered = enumerate(rows)
+    parts = iter(lambda: list(itertools.islice(numbered, partition)), [])  # until there are no more
+    stream = WorkStream(parts, work, concurrency=in_flight)
     try:
         async for done in stream:
             if done.error is not None:
@@ -195,14 +197,6 @@ async def generate_session_keys_on(
                 await cluster.run(_leave, setup, batch_id)
         except Exception as error:  # noqa: BLE001 - the batch has ended, well or with an error of its own
             _log.warning("the workers' clients could not be closed: %s", type(error).__name__)
-
-
-def _partitions(
-    rows: Iterable[Mapping[str, Any]], size: int
-) -> Iterator[list[tuple[int, Mapping[str, Any]]]]:
-    numbered = enumerate(rows)
-    while part := list(itertools.islice(numbered, size)):
-        yield part
 
 
 def _check_wire(cluster: Any, setup: WorkerSetup) -> None:

@@ -314,4 +314,3 @@ class Observable(Protocol):
         Raises:
             InvalidFieldError: It is not a plain function.
         """
-        ...

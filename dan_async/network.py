@@ -64,29 +64,19 @@ __all__ = [
 
 
 class AuthModule(Protocol):
-    """
-    One scheme by which an owner authorises a setup.
-
-    Attributes:
-        method: Its name on the wire.
-        id: Who authorises: the EOA's address, or the passkey's credential id.
-        interactive: Whether a person is asked.
-    """
+    """One scheme by which an owner authorises a setup."""
 
     @property
     def method(self) -> AuthMethod:
         """Return the scheme's name on the wire."""
-        ...
 
     @property
     def id(self) -> str:
-        """Return the id of the one who authorises."""
-        ...
+        """Return the id of the one who authorises: the EOA's address, or the passkey's credential id."""
 
     @property
     def interactive(self) -> bool:
         """Whether a person is asked."""
-        ...
 
     async def authorise(self, *, challenge: str, typed_data: TypedData) -> str:
         """
@@ -102,7 +92,6 @@ class AuthModule(Protocol):
         Raises:
             WalletError: The owner refused, did not answer in time, or signed with another key.
         """
-        ...
 
 
 @frozen(kw_only=True)
@@ -429,23 +418,15 @@ class NetworkHealth:
 
 @runtime_checkable
 class Network(Protocol):
-    """
-    A DAN network, reached through a gateway or node by node.
-
-    Attributes:
-        default_threshold: t and n when the caller names none.
-        default_eph_alg: The ephemeral key's algorithm when the caller names none.
-    """
+    """A DAN network, reached through a gateway or node by node."""
 
     @property
     def default_threshold(self) -> Threshold:
         """Return t and n when the caller names none."""
-        ...
 
     @property
     def default_eph_alg(self) -> KeyAlgorithm:
         """Return the ephemeral key's algorithm when the caller names none."""
-        ...
 
     def check_keygen(self, request: KeygenRequest) -> None:
         """
@@ -457,7 +438,6 @@ class Network(Protocol):
         Raises:
             ConfigurationError: It cannot; the error names the field.
         """
-        ...
 
     async def keygen(self, request: KeygenRequest, auth: AuthModule, *, deadline: Deadline) -> KeygenReport:
         """
@@ -478,7 +458,6 @@ class Network(Protocol):
             DeadlineExceededError: The deadline passed.
             DanError: Any other failure of the network, named.
         """
-        ...
 
     async def add_ephemeral_key(
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
@@ -500,7 +479,6 @@ class Network(Protocol):
             QuorumError: Too few nodes confirmed.
             DanError: Any other failure of the network, named.
         """
-        ...
 
     async def revoke_ephemeral_key(
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
@@ -519,7 +497,6 @@ class Network(Protocol):
         Raises:
             DanError: As for ``add_ephemeral_key``.
         """
-        ...
 
     async def signgen(
         self, order: SigningOrder, key: EphemeralKey, *, deadline: Deadline
@@ -543,7 +520,6 @@ class Network(Protocol):
             DeadlineExceededError: The deadline passed.
             DanError: Any other failure of the network, named.
         """
-        ...
 
     async def register_passkey(self, auth: AuthModule, *, deadline: Deadline) -> str:
         """
@@ -561,7 +537,6 @@ class Network(Protocol):
             WalletError: No passkey was made; nothing was registered.
             DanError: Any other failure of the network, named.
         """
-        ...
 
     async def health(self, *, timeout_s: TimeSpan | None = None) -> NetworkHealth:
         """
@@ -573,11 +548,9 @@ class Network(Protocol):
         Returns:
             One entry for each node.
         """
-        ...
 
     async def aclose(self) -> None:
         """Close every connection. May be called twice."""
-        ...
 
 
 @frozen(kw_only=True)
@@ -634,7 +607,6 @@ class SettlesKeygen(Protocol):
         Raises:
             ClientClosedError: The network was closed.
         """
-        ...
 
 
 class FinishKeygen(Protocol):
@@ -642,7 +614,6 @@ class FinishKeygen(Protocol):
 
     def __call__(self, auth: AuthModule, *, deadline: Deadline) -> Awaitable[KeygenReport]:
         """Begin it."""
-        ...
 
 
 @frozen(kw_only=True)
@@ -686,7 +657,6 @@ class OpensKeygen(Protocol):
             DeadlineExceededError: The deadline passed.
             DanError: Any other failure of the network, named.
         """
-        ...
 
     def reopen_keygen(self, request: KeygenRequest, text: str) -> OpenedKeygen:
         """
@@ -703,7 +673,6 @@ class OpensKeygen(Protocol):
             ConfigurationError: The network lacks a node that takes part.
             ClientClosedError: The network was closed.
         """
-        ...
 
 
 #: Most that a clock is corrected by, in seconds.
@@ -753,7 +722,6 @@ class MeasuresClock(Protocol):
         Returns:
             The skew; None if it is small, or t nodes have not said the same.
         """
-        ...
 
     def is_time_known(self) -> bool:
         """
@@ -762,7 +730,6 @@ class MeasuresClock(Protocol):
         Returns:
             Whether as many have as the network's usual t, and this machine's clock has not jumped since.
         """
-        ...
 
 
 def known_skew(network: Network, t: int | None) -> ClockSkew | None:
@@ -789,8 +756,6 @@ class NetworkSource(Protocol):
         Returns:
             The network, open.
         """
-        ...
 
     async def close_network(self) -> None:
         """Stop what ``open_network`` started."""
-        ...

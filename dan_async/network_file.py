@@ -114,8 +114,10 @@ class NetworkFile:
             raise ConfigurationError(f"the network file {file} is not TOML") from None
         try:
             return cls._of(found, file.parent, os.environ if environment is None else environment)
+        except InvalidFieldError as error:
+            raise InvalidFieldError(f"{file}: {error.field}", error.problem, hint=error.hint) from None
         except ConfigurationError as error:
-            raise type(error)(*_named(file, error), hint=error.hint) from None
+            raise type(error)(f"{file}: {error.message}", hint=error.hint) from None
 
     @classmethod
     def _of(cls, found: Mapping[str, Any], folder: Path, environment: Mapping[str, str]) -> Self:
@@ -154,12 +156,6 @@ class NetworkFile:
         for node in self.nodes:
             lines += ["", "[[nodes]]", f"url = {json.dumps(node.url)}", f'operator = "{node.operator}"']
         return "\n".join([f'kind = "{"gateway" if self.gateway else "nodes"}"', *lines, ""])
-
-
-def _named(file: Path, error: ConfigurationError) -> tuple[str, ...]:
-    if isinstance(error, InvalidFieldError):
-        return f"{file}: {error.field}", error.problem
-    return (f"{file}: {error.message}",)
 
 
 def _check_members(prefix: str, found: object, known: tuple[str, ...]) -> Mapping[str, Any]:

@@ -43,7 +43,6 @@ class MakeDevnet(Protocol):
 
     async def __call__(self, threshold: int = ..., parties: int = ..., **options: Any) -> Devnet:
         """Start a network."""
-        ...
 
 
 @fixture

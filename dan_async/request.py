@@ -16,13 +16,17 @@ from dan_async._values import (
     MAX_SAFE_INT,
     chain_in_url,
     check_algorithm,
+    check_bool,
+    check_instance,
     check_int,
+    check_mapping,
     check_private_key_hex,
     check_reference,
     check_seconds,
     check_text,
     duration_s,
     in_seconds,
+    mask_secret,
     optional,
     shown_name,
 )
@@ -33,6 +37,7 @@ from dan_async.errors import ConfigurationError, DanError, InvalidFieldError, Wa
 from dan_async.network import AuthModule, KeygenReport, KeygenRequest, Network, network_time
 from dan_async.protocols.fields import new_request_id
 from dan_async.protocols.setups import AuthMethod, EphemeralClaim
+from dan_async.session import TYPESCRIPT_NAMES
 from dan_async.types import Address, Clock, KeyAlgorithm, TimeSpan, TypedData
 from dan_async.wallets.base import EoaAuth, Wallet
 
@@ -54,33 +59,22 @@ DEFAULT_DURATION_S = 3600
 
 @runtime_checkable
 class SmartAccount(Protocol):
-    """
-    The parts of a smart account client that ``generate_session_key`` looks at.
-
-    Attributes:
-        signer: The owner's wallet.
-        bundler_url: Where its user operations go; the chain id may be read from it.
-        chain_id: Its chain, or None.
-    """
+    """The parts of a smart account client that ``generate_session_key`` looks at."""
 
     @property
     def signer(self) -> Wallet | None:
         """The owner's wallet."""
-        ...
 
     @property
     def bundler_url(self) -> str | None:
-        """The bundler's URL."""
-        ...
+        """The bundler's URL: where its user operations go. The chain id may be read from it."""
 
     @property
     def chain_id(self) -> int | None:
         """The chain id, if the account knows it."""
-        ...
 
     async def get_address(self) -> str:
         """Return the smart account's address."""
-        ...
 
 
 @frozen(kw_only=True)
@@ -103,7 +97,7 @@ class HardcodedValues:
         default=None, converter=converters.optional(Address), validator=optional(parse_address)
     )
     hex_eph_sk_without_0x: str | None = field(
-        default=None, repr=lambda _: "'***'", validator=optional(check_private_key_hex)
+        default=None, repr=mask_secret, validator=optional(check_private_key_hex)
     )
     threshold: int | None = field(default=None, validator=optional(check_int, least=2, most=MAX_PARTIES))
     parties_number: int | None = field(default=None, validator=optional(check_int, least=2, most=MAX_PARTIES))
@@ -120,10 +114,8 @@ class HardcodedValues:
         Raises:
             InvalidFieldError: A name is not one of the five, or a value is wrong.
         """
-        if not isinstance(values, Mapping):
-            raise InvalidFieldError("hardcoded_values", f"must be a mapping, not {type(values).__name__}")
         found: dict[str, Any] = {}
-        for name, value in values.items():
+        for name, value in check_mapping("hardcoded_values", values).items():
             ours = _HARDCODED_NAMES.get(name) if isinstance(name, str) else None
             if ours is None:
                 raise InvalidFieldError(
@@ -135,16 +127,11 @@ class HardcodedValues:
         return cls(**found)
 
 
+#: Ours, and those of TypeScript -> ours.
 _HARDCODED_NAMES = {
-    "eoa_address": "eoa_address",
-    "hex_eph_sk_without_0x": "hex_eph_sk_without_0x",
-    "threshold": "threshold",
-    "parties_number": "parties_number",
-    "chain_id": "chain_id",
-    "eoaAddress": "eoa_address",
-    "hexEphSKWithout0x": "hex_eph_sk_without_0x",
-    "partiesNumber": "parties_number",
-    "chainId": "chain_id",
+    name: ours
+    for ours in (attribute.name for attribute in fields(HardcodedValues))
+    for name in (ours, TYPESCRIPT_NAMES[ours])
 }
 _NOTHING_HARDCODED = HardcodedValues()
 
@@ -217,10 +204,7 @@ class SessionKeyRequest:
 
     def __attrs_post_init__(self) -> None:
         # In this order: it decides which error a caller sees first. ``prepare`` goes on with it.
-        if not isinstance(self.allow_resign, bool):
-            raise InvalidFieldError(
-                "allow_resign", f"must be True or False, not {type(self.allow_resign).__name__}"
-            )
+        check_bool("allow_resign", self.allow_resign)
         if self.on_report is not None and (
             not callable(self.on_report) or inspect.iscoroutinefunction(self.on_report)
         ):
@@ -276,14 +260,11 @@ def read_request(given: object, shared: Mapping[str, Any]) -> tuple[object, Call
         return given.reference, lambda: given
     if isinstance(given, DanSessionKeyRequestParams):
         given = {a.name: getattr(given, a.name) for a in fields(type(given))}
-    if not isinstance(given, Mapping):
-        raise InvalidFieldError("request", f"must be a mapping, not {type(given).__name__}")
-    for name in given:
-        if name not in _PARAMETERS:
-            raise InvalidFieldError(
-                shown_name(name, otherwise="a name"), "is not a parameter of generate_session_key"
-            )
-    merged = {**shared, **given}
+    merged = {**shared, **check_mapping("request", given)}
+    for name in merged.keys() - _PARAMETERS:
+        raise InvalidFieldError(
+            shown_name(name, otherwise="a name"), "is not a parameter of generate_session_key"
+        )
     return merged.get("reference"), partial(SessionKeyRequest, **merged)
 
 
@@ -555,10 +536,7 @@ def choose_ephemeral_key(
         return EphemeralKey.generate(algorithm or usual)
     if isinstance(given, str):
         return EphemeralKey.from_hex(given, algorithm or usual)
-    if not isinstance(given, EphemeralKey):
-        raise InvalidFieldError(
-            "ephemeral_key", f"must be an EphemeralKey or hex text, not {type(given).__name__}"
-        )
+    check_instance("ephemeral_key", given, EphemeralKey, "an EphemeralKey or hex text")
     if algorithm is not None and given.algorithm != algorithm:
         raise InvalidFieldError("eph_alg", f"is {algorithm}, and ephemeral_key is a {given.algorithm} key")
     return given

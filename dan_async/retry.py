@@ -165,7 +165,6 @@ class BeforeSleep(Protocol):
 
     def __call__(self, details: RetryDetails, /) -> None:
         """React to a wait that is about to begin."""
-        ...
 
 
 def _table(_: object, attribute: Any, value: object) -> None:

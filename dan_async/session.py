@@ -18,6 +18,7 @@ from dan_async._values import (
     check_mapping,
     check_private_key_hex,
     check_text,
+    mask_secret,
     optional,
     required,
     shown_name,
@@ -30,7 +31,7 @@ from dan_async.types import Address, Hex, KeyAlgorithm, MpcKeyId
 __all__ = ["DanModuleInfo", "DanSessionKeyPayload"]
 
 #: Our field names and those of the TypeScript clients, in their order.
-_TYPESCRIPT_NAMES = {
+TYPESCRIPT_NAMES = {
     "session_key_eoa": "sessionKeyEOA",
     "mpc_key_id": "mpcKeyId",
     "hex_eph_sk_without_0x": "hexEphSKWithout0x",
@@ -47,15 +48,7 @@ _ALIASES = {
     "sessionPublicKey": "session_key_eoa",
 }
 
-_NAMES = {wire: ours for ours, wire in (_TYPESCRIPT_NAMES | _EXTENDED_NAMES).items()} | _ALIASES
-
-
-def _mask(_: object) -> str:
-    return "'***'"
-
-
-def _without_0x(value: object) -> object:
-    return value.removeprefix("0x") if isinstance(value, str) else value
+_NAMES = {wire: ours for ours, wire in (TYPESCRIPT_NAMES | _EXTENDED_NAMES).items()} | _ALIASES
 
 
 @frozen(kw_only=True)
@@ -79,7 +72,7 @@ class DanModuleInfo:
 
     session_key_eoa: Address = field(converter=Address, validator=required(parse_address))
     mpc_key_id: MpcKeyId = field(converter=MpcKeyId, validator=required(check_text, most=256))
-    hex_eph_sk_without_0x: str = field(repr=_mask, validator=required(check_private_key_hex))
+    hex_eph_sk_without_0x: str = field(repr=mask_secret, validator=required(check_private_key_hex))
     parties_number: int | None = field(default=None)
     threshold: int | None = field(default=None)
     eoa_address: Address | None = field(
@@ -114,16 +107,14 @@ class DanModuleInfo:
                 raise InvalidFieldError(
                     shown_name(wire, otherwise="a field"),
                     "is not a field of a session",
-                    hint=f"Fields: {', '.join(_TYPESCRIPT_NAMES.values())}",
+                    hint=f"Fields: {', '.join(TYPESCRIPT_NAMES.values())}",
                 )
             if ours in values:
-                raise InvalidFieldError(wire, f"is given twice, also as {_TYPESCRIPT_NAMES.get(ours, ours)}")
-            values[ours] = (
-                _without_0x(value) if ours == "hex_eph_sk_without_0x" and wire == "ephSK" else value
-            )
+                raise InvalidFieldError(wire, f"is given twice, also as {TYPESCRIPT_NAMES.get(ours, ours)}")
+            values[ours] = value.removeprefix("0x") if wire == "ephSK" and isinstance(value, str) else value
         for attribute in fields(cls):
             if attribute.default is NOTHING and values.get(attribute.name) is None:
-                raise InvalidFieldError(_TYPESCRIPT_NAMES[attribute.name], "is missing")
+                raise InvalidFieldError(TYPESCRIPT_NAMES[attribute.name], "is missing")
         try:
             return cls(**values)
         except InvalidFieldError as error:
@@ -132,7 +123,7 @@ class DanModuleInfo:
 
     def _repr_html_(self) -> str:
         """Return the session as a table, as notebooks show it; the secret is masked."""
-        shown = self.to_dict(extended=True) | {_TYPESCRIPT_NAMES["hex_eph_sk_without_0x"]: "***"}
+        shown = self.to_dict(extended=True) | {TYPESCRIPT_NAMES["hex_eph_sk_without_0x"]: "***"}
         rows = (f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in shown.items())
         return f"<table>{''.join(rows)}</table>"
 
@@ -169,7 +160,7 @@ class DanModuleInfo:
         Args:
             extended: Also include publicKey, ephId, ephAlg and expiresAt. Fields that are not known are left out.
         """
-        names = _TYPESCRIPT_NAMES | (_EXTENDED_NAMES if extended else {})
+        names = TYPESCRIPT_NAMES | (_EXTENDED_NAMES if extended else {})
         values = ((wire, getattr(self, ours)) for ours, wire in names.items())
         return {wire: value for wire, value in values if value is not None}
 

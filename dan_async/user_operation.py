@@ -52,22 +52,18 @@ _read_uint256 = number_of(256, may_be_empty=True)
 _read_uint128 = number_of(128, may_be_empty=True)
 
 
-def _read_bytes(value: object, name: str) -> bytes:
+def _read_bytes(name: str, value: object) -> bytes:
     found = value if isinstance(value, bytes) else from_hex(value, field=name)
     if len(found) > _MOST_BYTES:
         raise InvalidFieldError(name, f"must hold at most {_MOST_BYTES} bytes")
     return found
 
 
-def _read_word(value: object, name: str) -> bytes:
-    found = _read_bytes(value, name)
+def _read_word(name: str, value: object) -> bytes:
+    found = _read_bytes(name, value)
     if len(found) != _WORD:
         raise InvalidFieldError(name, f"must hold {_WORD} bytes, not {len(found)}")
     return found
-
-
-def _read_address(value: object, name: str) -> Address:
-    return parse_address(name, value)
 
 
 def normalise_addresses(form: Any, *names: str) -> None:
@@ -77,11 +73,11 @@ def normalise_addresses(form: Any, *names: str) -> None:
             object.__setattr__(form, name, parse_address(name, given))
 
 
-def _address_and_data(least: int) -> Callable[[Any, str], bytes]:
+def _address_and_data(least: int) -> Callable[[str, Any], bytes]:
     """Return a reader of bytes that are empty, or begin with an address and have *least* bytes or more."""
 
-    def read(value: object, name: str) -> bytes:
-        found = _read_bytes(value, name)
+    def read(name: str, value: object) -> bytes:
+        found = _read_bytes(name, value)
         if found and len(found) < least:
             raise InvalidFieldError(name, f"must be empty or hold {least} bytes or more, an address first")
         return found
@@ -112,8 +108,8 @@ class Call:
 
     def __attrs_post_init__(self) -> None:
         normalise_addresses(self, "target")
-        object.__setattr__(self, "value", _read_uint256(self.value, "value"))
-        object.__setattr__(self, "data", _read_bytes(self.data, "data"))
+        object.__setattr__(self, "value", _read_uint256("value", self.value))
+        object.__setattr__(self, "data", _read_bytes("data", self.data))
 
     @classmethod
     def of(cls, target: str, signature: str, *arguments: Any, value: int = 0) -> Self:
@@ -144,7 +140,7 @@ class _Member:
     """A member of the JSON-RPC form: its name there, the reader of its value, and whether it must be there."""
 
     wire: str
-    read: Callable[[Any, str], Any]
+    read: Callable[[str, Any], Any]
     needed: bool
 
 
@@ -171,7 +167,7 @@ class JsonRpcForm:
         for ours, member in _members_of(type(self)).items():
             value = getattr(self, ours)
             if value is not None or member.needed:
-                object.__setattr__(self, ours, member.read(value, ours))
+                object.__setattr__(self, ours, member.read(ours, value))
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Self:
@@ -190,7 +186,7 @@ class JsonRpcForm:
         for ours, member in members.items():
             value = found.get(member.wire)
             if value is not None:
-                values[ours] = member.read(value, member.wire)
+                values[ours] = member.read(member.wire, value)
             elif member.needed:
                 raise InvalidFieldError(member.wire, "is missing from the user operation")
         known = [member.wire for member in members.values()]
@@ -235,7 +231,7 @@ class UserOperationV06(JsonRpcForm):
 
     version: ClassVar[Literal["v0.6.0"]] = "v0.6.0"
 
-    sender: Annotated[Address, _read_address] = field(converter=Address)
+    sender: Annotated[Address, parse_address] = field(converter=Address)
     nonce: Annotated[int, _read_uint256]
     init_code: Annotated[bytes, _address_and_data(_ADDRESS_LENGTH)] = field(default=b"", repr=_shorten)
     call_data: Annotated[bytes, _read_bytes] = field(repr=_shorten)
@@ -269,7 +265,7 @@ class PackedUserOperation(JsonRpcForm):
 
     version: ClassVar[Literal["v0.7.0"]] = "v0.7.0"
 
-    sender: Annotated[Address, _read_address] = field(converter=Address)
+    sender: Annotated[Address, parse_address] = field(converter=Address)
     nonce: Annotated[int, _read_uint256]
     init_code: Annotated[bytes, _address_and_data(_ADDRESS_LENGTH)] = field(default=b"", repr=_shorten)
     call_data: Annotated[bytes, _read_bytes] = field(repr=_shorten)
@@ -319,9 +315,9 @@ class UserOperationV07(JsonRpcForm):
 
     version: ClassVar[Literal["v0.7.0"]] = "v0.7.0"
 
-    sender: Annotated[Address, _read_address] = field(converter=Address)
+    sender: Annotated[Address, parse_address] = field(converter=Address)
     nonce: Annotated[int, _read_uint256]
-    factory: Annotated[Address | None, _read_address] = field(default=None, converter=optional(Address))
+    factory: Annotated[Address | None, parse_address] = field(default=None, converter=optional(Address))
     factory_data: Annotated[bytes | None, _read_bytes] = field(default=None, repr=_shorten)
     call_data: Annotated[bytes, _read_bytes] = field(repr=_shorten)
     call_gas_limit: Annotated[int, _read_uint128]
@@ -329,7 +325,7 @@ class UserOperationV07(JsonRpcForm):
     pre_verification_gas: Annotated[int, _read_uint256]
     max_fee_per_gas: Annotated[int, _read_uint128]
     max_priority_fee_per_gas: Annotated[int, _read_uint128]
-    paymaster: Annotated[Address | None, _read_address] = field(default=None, converter=optional(Address))
+    paymaster: Annotated[Address | None, parse_address] = field(default=None, converter=optional(Address))
     paymaster_verification_gas_limit: Annotated[int | None, _read_uint128] = None
     paymaster_post_op_gas_limit: Annotated[int | None, _read_uint128] = None
     paymaster_data: Annotated[bytes | None, _read_bytes] = field(default=None, repr=_shorten)
@@ -357,7 +353,7 @@ class UserOperationV07(JsonRpcForm):
         """
         values = dict(check_mapping("userOperation", found, "a JSON object"))
         members = _members_of(cls)
-        packed = _read_bytes(values.pop("paymasterAndData", None) or b"", "paymasterAndData")
+        packed = _read_bytes("paymasterAndData", values.pop("paymasterAndData", None) or b"")
         for owner, belongings in _BELONGINGS.items():
             if values.get(owner) in _EMPTY:
                 for name in (owner, *(members[ours].wire for ours in belongings)):
@@ -584,12 +580,12 @@ class UserOperationReceipt:
             raise InvalidFieldError("success", "must be true or false")
         reason = found.get("reason")
         return cls(
-            user_operation_hash=to_hex(_read_word(found.get("userOpHash"), "userOpHash")),
-            transaction_hash=to_hex(_read_word(receipt.get("transactionHash"), "transactionHash")),
-            block_number=_read_uint256(receipt.get("blockNumber"), "blockNumber"),
+            user_operation_hash=to_hex(_read_word("userOpHash", found.get("userOpHash"))),
+            transaction_hash=to_hex(_read_word("transactionHash", receipt.get("transactionHash"))),
+            block_number=_read_uint256("blockNumber", receipt.get("blockNumber")),
             is_success=found["success"],
             reason=reason[:_LONGEST_REASON] if isinstance(reason, str) else "",
-            actual_gas_cost=_read_uint256(found.get("actualGasCost"), "actualGasCost"),
-            actual_gas_used=_read_uint256(found.get("actualGasUsed"), "actualGasUsed"),
+            actual_gas_cost=_read_uint256("actualGasCost", found.get("actualGasCost")),
+            actual_gas_used=_read_uint256("actualGasUsed", found.get("actualGasUsed")),
             raw=found,
         )

@@ -198,7 +198,7 @@ class _Signer:
             filled["to"] = parse_address("to", filled["to"])
         for name in ("chainId", "nonce", "gas", "gasPrice", "maxFeePerGas", "maxPriorityFeePerGas", "value"):
             if name in filled:
-                filled[name] = _read_quantity(filled[name], name)
+                filled[name] = _read_quantity(name, filled[name])
         chain = await eth.chain_id
         if filled.setdefault("chainId", chain) != chain or chain != (self._chain_id or chain):
             raise InvalidFieldError(

@@ -36,10 +36,10 @@ from dan_async.cli.options import (
     KeygenNetworkOptions,
     NetworkChoice,
     StoreOpener,
+    StoreOptions,
     TimeoutOption,
     WalletOpener,
     WalletOptions,
-    choose_store,
     choose_timeouts,
     option,
     read_permissions,
@@ -72,7 +72,6 @@ from dan_async.wallets.local_key import LocalWallet
 
 if TYPE_CHECKING:
     from dan_async.batch import ItemResult
-    from dan_async.storage.base import SessionStore
     from dan_async.transport.rpc import Transport
 
 _THROWAWAY = "Rows without a wallet belong to a throwaway owner, made for this run and then forgotten."
@@ -82,14 +81,27 @@ _MOST_FAILURES = 100
 
 
 @frozen(kw_only=True)
-class RowOptions:
-    """The rows' form, the store's key, and what rows have that do not say otherwise."""
+class OutOptions(StoreOptions):
+    """A store that may be new."""
 
+    naming = "--out"
+
+    store: str | None = option(
+        "URL",
+        f"The store: sqlite:///keys.db or postgresql://user@host/database. Or set {STORE_VARIABLE}.",
+        *("--out", "--store"),
+    )
     store_key_file: Path | None = option(
         "FILE",
         "A file with the store's encryption key. Or set DAN_ASYNC_STORE_KEY, or DAN_ASYNC_STORE_PASSPHRASE. "
         "Default: the SQLite file's name with .key appended, created with the store.",
     )
+
+
+@frozen(kw_only=True)
+class RowOptions:
+    """The rows' form, and what rows have that do not say otherwise."""
+
     form: str | None = option(
         "FORMAT", "jsonl, csv or wallets; by default recognised by the file's name.", "--format"
     )
@@ -135,17 +147,7 @@ def batch(
         ),
     ],
     *,
-    out: Annotated[
-        str,
-        typer.Option(
-            "--out",
-            "--store",
-            envvar=STORE_VARIABLE,
-            show_envvar=False,
-            metavar="URL",
-            help=f"The store: sqlite:///keys.db or postgresql://user@host/database. Or set {STORE_VARIABLE}.",
-        ),
-    ],
+    out: OutOptions,
     rows: RowOptions,
     network: KeygenNetworkOptions,
     wallet: WalletOptions,
@@ -171,10 +173,10 @@ def batch(
     sqlite:///keys.db makes a key for each line.
     """
     chosen = network.choose()
-    store = None
-    if not run.dry_run or _is_there(out):
-        key_file, may_make = rows.store_key_file, not run.dry_run
-        store = choose_store(out, option="--out", key_file=key_file, may_make=may_make)
+    # A dry run makes no store.
+    prefix, _, file = out.url.partition(":///")
+    is_missing = prefix.startswith("sqlite") and not Path(file).exists()
+    store = None if run.dry_run and is_missing else out.choose(may_make=not run.dry_run)
     wallets = RowWallets.choose(wallet, throwaway=_THROWAWAY if chosen.is_devnet else "")
     common: dict[str, Any] = {
         "threshold": chosen.threshold.t,
@@ -203,12 +205,6 @@ def batch(
     code = job.run()
     if code is not None:
         raise typer.Exit(ReportedCode(code))
-
-
-def _is_there(url: str) -> bool:
-    """Whether a dry run has a store to look into: it makes none."""
-    prefix, _, name = url.partition(":///")
-    return not prefix.startswith("sqlite") or Path(name).exists()
 
 
 def _check_format(form: str | None, source: str) -> InputFormat:
@@ -357,7 +353,8 @@ class _Batch:
             rows = await stack.enter_async_context(aclosing(in_a_thread(self.source.rows)))
             store = None if self.store is None else await stack.enter_async_context(self.store())
             async for row in self._usable(await anext(rows, None), rows, count, show):
-                state = await _state_of(store, row)
+                record = None if store is None else await store.get_by_reference(row.reference)
+                state = None if record is None else record.state
                 if state in {"active", "revoked", "expired"}:
                     count.ends["kept"] += 1
                 elif state == "pending":
@@ -367,11 +364,6 @@ class _Batch:
                 else:
                     count.ends["to be made"] += 1
                 show()
-
-
-async def _state_of(store: SessionStore | None, row: BatchRow) -> str | None:
-    record = None if store is None else await store.get_by_reference(row.reference)
-    return None if record is None else record.state
 
 
 # --- progress and report ----------------------------------------------------------------------------------------------

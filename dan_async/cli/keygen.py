@@ -151,13 +151,13 @@ def keygen(
         "parties_number": chosen.threshold.n,
         "reference": store.reference,
     }
-    if store.reference is not None and not store.is_named:
+    if store.reference is not None and not store.url:
         raise ConfigurationError("--reference is for --store URL", hint="Leave it out, or name the store")
     timeouts = choose_timeouts(timeout)
     with ExitStack() as stack:
         write = stack.enter_context(reserve(out.output, force=out.force)) if out.output is not None else None
         open_wallet = wallet.choose(throwaway=_THROWAWAY if chosen.is_devnet else "")
-        open_store = store.choose(may_make=True) if store.is_named else None
+        open_store = store.choose(may_make=True) if store.url else None
         if chosen.is_devnet:
             note(
                 "The devnet stops with this command, and its key with it: dan-async devnet runs one that stays."

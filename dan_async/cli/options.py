@@ -268,26 +268,6 @@ def check_gateway(url: str, revision: str | None, api_version: str) -> str:
 StoreOpener: TypeAlias = Callable[[], "SQLAlchemyStore"]
 
 
-def choose_store(url: str, *, option: str, key_file: Path | None, may_make: bool) -> StoreOpener:
-    """
-    Check the URL that *option* names and find its key.
-
-    *may_make* allows a new SQLite file, with a key file beside it: both are made when the store is opened, not here.
-    """
-    from dan_async.storage.sqlalchemy_store import SQLAlchemyStore  # noqa: I001 - first, as it checks for the extra
-    from dan_async.storage.database import parse_url
-
-    try:
-        parsed = parse_url(url)
-    except InvalidFieldError as error:
-        raise for_option(error, option) from None
-    file = Path(parsed.database or "") if parsed.drivername.startswith("sqlite") else None
-    if not may_make and file is not None and not file.exists():
-        raise ConfigurationError(f"{option}: there is no store {file}")
-    keys = _choose_keys(key_file, file, option, may_make=may_make)
-    return lambda: SQLAlchemyStore(url, keys or _make_key(_key_beside(file or Path())))
-
-
 def _choose_keys(
     key_file: Path | None, file: Path | None, option: str, *, may_make: bool
 ) -> KeySource | None:
@@ -550,6 +530,8 @@ class StoreOptions:
     """A store that is there already."""
 
     panel: ClassVar[str] = "The store"
+    #: The option that names it.
+    naming: ClassVar[str] = "--store"
 
     store: str | None = option(
         "URL", f"The store: sqlite:///keys.db or postgresql://user@host/database. Or set {STORE_VARIABLE}."
@@ -561,17 +543,32 @@ class StoreOptions:
     )
 
     @property
-    def is_named(self) -> bool:
-        """Whether an option or the environment names a store."""
-        return bool(self.store or os.environ.get(STORE_VARIABLE))
+    def url(self) -> str:
+        """The store that the option or the environment names, if one does."""
+        return self.store or os.environ.get(STORE_VARIABLE, "")
 
     def choose(self, *, may_make: bool = False) -> StoreOpener:
-        """Check them; see ``choose_store``."""
-        url = self.store or os.environ.get(STORE_VARIABLE)
+        """
+        Check the URL and find its key.
+
+        *may_make* allows a new SQLite file, with a key file beside it: both are made when the store is opened, not here.
+        """
+        from dan_async.storage.sqlalchemy_store import SQLAlchemyStore  # noqa: I001 - first, as it checks for the extra
+        from dan_async.storage.database import parse_url
+
+        url, option = self.url, self.naming if self.store else STORE_VARIABLE
         if not url:
-            raise ConfigurationError("no store is named", hint=f"Use --store URL, or set {STORE_VARIABLE}")
-        name = "--store" if self.store else STORE_VARIABLE
-        return choose_store(url, option=name, key_file=self.store_key_file, may_make=may_make)
+            hint = f"Use {self.naming} URL, or set {STORE_VARIABLE}"
+            raise ConfigurationError("no store is named", hint=hint)
+        try:
+            parsed = parse_url(url)
+        except InvalidFieldError as error:
+            raise for_option(error, option) from None
+        file = Path(parsed.database or "") if parsed.drivername.startswith("sqlite") else None
+        if not may_make and file is not None and not file.exists():
+            raise ConfigurationError(f"{option}: there is no store {file}")
+        keys = _choose_keys(self.store_key_file, file, option, may_make=may_make)
+        return lambda: SQLAlchemyStore(url, keys or _make_key(_key_beside(file or Path())))
 
 
 @frozen(kw_only=True)

@@ -117,7 +117,7 @@ def sign(
     wanted = _choose_message(message)
     chosen = network.choose()
     is_file = session == "-" or Path(session).is_file()
-    if store.store is not None or (store.is_named and not is_file):
+    if store.store is not None or (store.url and not is_file):
         info = run_until_signal(_stored_session(store.choose(), session))
     else:
         info = _read_session(session)

@@ -6,18 +6,18 @@ import asyncio
 import json
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from contextlib import aclosing, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
-from attrs import evolve
+from attrs import evolve, frozen
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperCommand
 
-from dan_async.cli.options import NetworkOptions, parse_node, whole_number
+from dan_async.cli.options import NetworkOptions, option, parse_node, whole_number
 from dan_async.cli.screen import (
     DONE,
     FAILED,
@@ -50,6 +50,9 @@ _COLOURS = {"live": "green", "down": "red"}
 #: Seconds between two looks if --watch names none.
 _USUAL_PAUSE = "2"
 
+#: For how long to pause, and to wait, in seconds.
+_LEAST_S, _MOST_S = 0.1, 3600
+
 
 class Command(TyperCommand):
     """Lets ``--watch`` stand without a value, which Typer has no option for."""
@@ -64,36 +67,37 @@ class Command(TyperCommand):
         return super().parse_args(ctx, given)
 
 
-def status(
-    *,
-    network: NetworkOptions,
-    threshold: Annotated[
-        int | None,
-        typer.Option(
-            parser=whole_number(1, 1000),
-            metavar="T",
-            help="How many nodes must be live for exit code 0; by default the network file's threshold, or one.",
-        ),
-    ] = None,
-    watch: Annotated[
-        float | None,
-        typer.Option(
-            parser=_seconds(0.1, 3600),
-            metavar="[SECONDS]",
-            help=f"Repeat until Ctrl-C, with pauses of this many seconds; {_USUAL_PAUSE} by default.",
-        ),
-    ] = None,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            parser=_seconds(0.1, 3600), metavar="SECONDS", help="How long to wait for the slowest node."
-        ),
-    ] = 5.0,
-    as_one_object: Annotated[
-        bool,
-        typer.Option("--json", help="Print one JSON object on standard output; with --watch, one per line."),
-    ] = False,
-) -> None:
+def _seconds(value: str | float) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not _LEAST_S <= seconds <= _MOST_S:
+        raise typer.BadParameter(f"must be a number of seconds from {_LEAST_S:g} to {_MOST_S:g}")
+    return seconds
+
+
+@frozen(kw_only=True)
+class LookOptions:
+    """How to look, and at what to be content."""
+
+    threshold: int | None = option(
+        "T",
+        "How many nodes must be live for exit code 0; by default the network file's threshold, or one.",
+        parser=whole_number(1, 1000),
+    )
+    watch: float | None = option(
+        "[SECONDS]",
+        f"Repeat until Ctrl-C, with pauses of this many seconds; {_USUAL_PAUSE} by default.",
+        parser=_seconds,
+    )
+    timeout: float = option("SECONDS", "How long to wait for the slowest node.", parser=_seconds, default=5.0)
+    as_json: bool = option(
+        None, "Print one JSON object on standard output; with --watch, one per line.", "--json", default=False
+    )
+
+
+def status(*, network: NetworkOptions, look: LookOptions) -> None:
     """
     Show the state of each node: whether it answers, how fast, and how far its clock is off.
 
@@ -104,33 +108,21 @@ def status(
     Try it: dan-async devnet --write net.toml in one terminal, and dan-async
     status --network net.toml in another.
     """
-    chosen, threshold = _choose(network, threshold, Timeouts(attempt_s=timeout, connect_s=timeout))
+    timeouts = Timeouts(attempt_s=look.timeout, connect_s=look.timeout)
+    chosen, threshold = _choose(network, look.threshold, timeouts)
     with log_lines(held_back=True):
-        if watch is not None:
+        if look.watch is not None:
             with suppress(Stopped):
-                run_until_signal(_watch(chosen, timeout, watch, threshold, as_object=as_one_object))
+                run_until_signal(_watch(chosen, look.timeout, look.watch, threshold, as_object=look.as_json))
             return
         with progress("Asking the network …"):
-            health = run_until_signal(_look_once(chosen, timeout))
-    if as_one_object:
+            health = run_until_signal(_look_once(chosen, look.timeout))
+    if look.as_json:
         result(as_json(health, needed=threshold))
     else:
         screen = console()
         result(as_lines(health, needed=threshold, width=screen.width if screen.is_terminal else _WIDE))
     raise typer.Exit(DONE if health.live >= (threshold or 1) else FAILED)
-
-
-def _seconds(least: float, most: float) -> Callable[[str | float], float]:
-    def parse(value: str | float) -> float:
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if not least <= seconds <= most:
-            raise typer.BadParameter(f"must be a number of seconds from {least:g} to {most:g}")
-        return seconds
-
-    return parse
 
 
 def _choose(options: NetworkOptions, threshold: int | None, timeouts: Timeouts) -> tuple[Network, int | None]:
@@ -162,22 +154,18 @@ def _choose(options: NetworkOptions, threshold: int | None, timeouts: Timeouts) 
 
 
 async def _look_once(network: Network, timeout_s: float) -> NetworkHealth:
-    try:
+    async with aclosing(network):
         return await network.health(timeout_s=timeout_s)
-    finally:
-        await network.aclose()
 
 
 async def _watch(
     network: Network, timeout_s: float, pause_s: float, needed: int | None, *, as_object: bool
 ) -> None:
-    try:
+    async with aclosing(network):
         with _display(needed, as_object=as_object) as show:
             while True:
                 show(await network.health(timeout_s=timeout_s))
                 await asyncio.sleep(pause_s)
-    finally:
-        await network.aclose()
 
 
 @contextmanager

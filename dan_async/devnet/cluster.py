@@ -34,8 +34,6 @@ class DevnetNode:
 
     Attributes:
         index: Its place in ``Devnet.nodes`` and ``Devnet.faults``.
-        operator: Its operator address.
-        url: Its RPC URL.
     """
 
     def __init__(self, index: int, endpoint: NodeEndpoint, runner: NodeRunner) -> None:
@@ -255,11 +253,16 @@ class Devnet:
             Its URL, with the version segment.
         """
         # Here, because a node's own process imports this package too and needs neither gateway nor client.
-        from dan_async.devnet.gateway import GatewayServer
+        from dan_async.devnet.gateway import GatewayLimits, GatewayServer
 
         reserved = self._reserve(0) if not self._gateways else PortReservation(self._host)
         self._reservations.append(reserved)
-        server = GatewayServer(self.network(), token=token, limits=limits, allow_origins=self._allow_origins)
+        server = GatewayServer(
+            self.network(),
+            token=token,
+            limits=limits or GatewayLimits(),
+            allow_origins=self._allow_origins,
+        )
         url = f"ws://{reserved.authority}/v1"
         self._gateways.append((url, server))
         listener = listening_socket(reserved.host, reserved.port)
@@ -386,11 +389,8 @@ class Devnet:
             found = json.loads((self._storage / "ports.json").read_text())
         except (OSError, ValueError):
             return []
-        return (
-            [port if type(port) is int and 0 < port < 65_536 else 0 for port in found]
-            if isinstance(found, list)
-            else []
-        )
+        ports = found if isinstance(found, list) else []
+        return [port if type(port) is int and 0 < port < 65_536 else 0 for port in ports]
 
     def _keep_ports(self) -> None:
         if self._storage is not None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
+from queue import Empty, PriorityQueue
 from typing import Any, NoReturn, Self, TypeVar
 
 from attrs import define, field, frozen
@@ -186,43 +187,36 @@ class _Arithmetic:
     """One thread that takes the most urgent task, and of those the first. It starts with its first task."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[int, int, Future[Any], Callable[[], Any]]] = []  # a heap
+        #: Tasks by their urgency and number; the last has no work.
+        self._waiting: PriorityQueue[tuple[int, int, Future[Any], Callable[[], Any] | None]] = PriorityQueue()
         self._numbers = itertools.count()
-        self._changed = threading.Condition()
         self._is_closed = False
         self._thread: threading.Thread | None = None
 
     def submit(self, urgency: Urgency, function: Callable[..., T], *arguments: Any) -> Future[T]:
+        if self._is_closed:
+            raise RuntimeError("the workers are closed")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="dan-devnet-arithmetic", daemon=True)
+            self._thread.start()
         future: Future[Any] = Future()
-        with self._changed:
-            if self._is_closed:
-                raise RuntimeError("the workers are closed")
-            work: Callable[[], Any] = partial(function, *arguments)
-            heapq.heappush(self._waiting, (-urgency, next(self._numbers), future, work))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="dan-devnet-arithmetic", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+        self._waiting.put((-urgency, next(self._numbers), future, partial(function, *arguments)))
         return future
 
     def shutdown(self) -> None:
-        with self._changed:
-            self._is_closed = True
-            waiting = [future for _, _, future, _ in self._waiting]
-            self._changed.notify()
-        for future in waiting:
-            future.cancel()
+        self._is_closed = True
+        with suppress(Empty):
+            while True:
+                self._waiting.get_nowait()[2].cancel()
+        self._waiting.put((0, next(self._numbers), Future(), None))
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
         while True:
-            with self._changed:
-                while not self._waiting and not self._is_closed:
-                    self._changed.wait()
-                if not self._waiting:
-                    return
-                _, _, future, work = heapq.heappop(self._waiting)
+            _, _, future, work = self._waiting.get()
+            if work is None:
+                return
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(work())

@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 from aiohttp import WSMsgType, web
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from dan_async._values import check_int, check_seconds, in_seconds, member_of, required
 from dan_async.config import MAX_PARTIES, Threshold
@@ -369,28 +369,20 @@ class Waits:
     asked: dict[asyncio.Transport, None] = field(factory=dict)
 
 
+@define(eq=False, repr=False)
 class ServedOperation:
     """One operation of one client: its frames in and out, and the nodes asked in between."""
 
-    _slot: str
-    _text: str
-    _exchange: ServedExchange
+    _pool: NodePool
+    _websocket: web.WebSocketResponse
+    _transport: asyncio.Transport
+    _limits: GatewayLimits
+    _waits: Waits
+    _slot: str = field(init=False)
+    _text: str = field(init=False)
+    _exchange: ServedExchange = field(init=False)
     #: Of the nodes' work: it stands still while the client is waited for.
-    _deadline: Deadline
-
-    def __init__(
-        self,
-        pool: NodePool,
-        websocket: web.WebSocketResponse,
-        transport: asyncio.Transport,
-        limits: GatewayLimits,
-        waits: Waits,
-    ) -> None:
-        self._pool = pool
-        self._websocket = websocket
-        self._transport = transport
-        self._limits = limits
-        self._waits = waits
+    _deadline: Deadline = field(init=False)
 
     async def run(self, operation: Operation, api_version: ApiVersion) -> str:
         """Serve it and return the result frame; a TimeoutError if the client is silent, a ConnectionError if it left."""
@@ -528,25 +520,18 @@ class ServedOperation:
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
+@define(eq=False, repr=False)
 class GatewayServer:
     """One gateway, which closes its network. ``start`` once, ``stop`` once. Clients must show the token, if there is one."""
 
-    def __init__(
-        self,
-        network: NodeNetwork,
-        *,
-        token: str | None = None,
-        limits: GatewayLimits | None = None,
-        allow_origins: Collection[str] = (),
-    ) -> None:
-        self._network = network
-        self._allow_origins = allow_origins
-        self._token = token
-        self._limits = limits or GatewayLimits()
-        self._serving: set[asyncio.Task[Any]] = set()
-        self._waits = Waits()
-        self._runner: web.AppRunner | None = None
-        self._door: Door | None = None
+    _network: NodeNetwork
+    _token: str | None = field(kw_only=True)
+    _limits: GatewayLimits = field(kw_only=True)
+    _allow_origins: Collection[str] = field(kw_only=True)
+    _serving: set[asyncio.Task[Any]] = field(factory=set, init=False)
+    _waits: Waits = field(factory=Waits, init=False)
+    _runner: web.AppRunner | None = field(default=None, init=False)
+    _door: Door | None = field(default=None, init=False)
 
     async def start(self, listener: socket.socket) -> None:
         """Begin to listen on a bound socket, which ``stop`` closes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import socket
 import traceback
@@ -18,6 +17,7 @@ from aiohttp.typedefs import Handler
 from attrs import define, field
 
 from dan_async._values import check_list, check_text
+from dan_async.config import is_loopback
 from dan_async.errors import InvalidFieldError
 
 _log = logging.getLogger(__name__)
@@ -38,11 +38,7 @@ _TURNS = 5
 
 def check_loopback(host: str) -> str:
     """Check that a host is a loopback address, which is where a devnet belongs."""
-    try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(check_text("host", host)).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
+    if not is_loopback(check_text("host", host, least=0)):
         raise InvalidFieldError(
             "host",
             "must be a loopback address",

@@ -221,7 +221,6 @@ class GatewayOperation(ABC, Generic[R]):
 
         Nothing may come meanwhile on the socket that brought them; it is None if there is none yet.
         """
-        ...
 
     # --- connect, setup, challenge ------------------------------------------------------------------------------------
 
@@ -371,12 +370,7 @@ class OwnerOperation(GatewayOperation[R]):
             # A passkey that is being registered vouches for nothing: there is no typed data.
             typed_data = {} if self._claim is None else exchange.typed_data(slot, challenge)
             self._wallet_was_asked = True
-            turn = (
-                wallet_turn(events, self._request_id, self._is_interactive)
-                if events.listeners
-                else nullcontext()
-            )
-            with turn:
+            with wallet_turn(events, self._request_id, self._is_interactive):
                 signatures[slot] = await self._auth.authorise(challenge=challenge, typed_data=typed_data)
         return signatures
 

@@ -181,7 +181,7 @@ def check_chain(found: object, session: DanModuleInfo, named: int | None) -> Non
     expected = session.chain_id if named is None else check_int("chain_id", named, least=0, most=2**256 - 1)
     if found is None:
         return
-    chain = _read_chain(found, "chainId")
+    chain = _read_chain("chainId", found)
     if chain != expected and (expected is not None or chain == 0):
         wanted = f"the session is for {session.chain_id or 'one of them'}"
         if named is not None:

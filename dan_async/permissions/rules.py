@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import operator
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeAlias, TypeVar
 
 from attrs import frozen
@@ -34,7 +35,7 @@ T = TypeVar("T")
 
 _MAX_DEPTH = 64
 _MOST_ITEMS = 256
-_SELECTOR_LENGTH = 4
+_SELECTOR = re.compile(r"0x(?:[0-9a-fA-F]{8})?\Z")
 _read_amount = number_of(256)
 
 #: Most that gas may cost in one operation if the permissions do not say: one whole unit of the chain's currency.
@@ -171,66 +172,54 @@ def _parsed(text: str) -> Permissions:
     found = _load(text)
     if isinstance(found, list):
         found = {"permissions": found}
-    found = _read_object(found, "permissions", _TOP, ())
+    found = _read_object("permissions", found, _TOP, ())
     if "permissions" not in found:
         raise InvalidFieldError(
             "permissions", 'must be a list of rules, or an object with that list as "permissions"'
         )
 
-    def addresses(name: str) -> frozenset[Address] | None:
-        return _read_one_or_list(found[name], name, _read_address) if name in found else None
-
     return Permissions(
-        rules=_read_list(found["permissions"], "permissions", _read_rule),
+        rules=_read_list("permissions", found["permissions"], _read_rule),
         conditions=_read_conditions(found, ""),
-        entry_points=addresses("entryPoint"),
-        accounts=addresses("account"),
-        factories=addresses("factory") or frozenset(),
-        paymasters=(
-            frozenset(_read_list(found["paymasters"], "paymasters", _read_address))
-            if "paymasters" in found
-            else None
-        ),
-        value_limit=_read_amount(found["valueLimit"], "valueLimit") if "valueLimit" in found else None,
-        most_gas_cost=_read_amount(found.get("gasCostLimit", DEFAULT_GAS_COST), "gasCostLimit"),
-        most_calls=_read_amount(found.get("callLimit", 256), "callLimit"),
+        entry_points=_if_there(found, "entryPoint", _read_addresses),
+        accounts=_if_there(found, "account", _read_addresses),
+        factories=_if_there(found, "factory", _read_addresses) or frozenset(),
+        paymasters=_if_there(found, "paymasters", partial(_read_set, read=parse_address)),
+        value_limit=_if_there(found, "valueLimit", _read_amount),
+        most_gas_cost=_read_amount("gasCostLimit", found.get("gasCostLimit", DEFAULT_GAS_COST)),
+        most_calls=_read_amount("callLimit", found.get("callLimit", 256)),
     )
 
 
 def _read_conditions(found: Mapping[str, Any], prefix: str) -> Conditions:
-    def time(name: str) -> int | None:
-        return check_int(prefix + name, found[name], least=0, most=2**48 - 1) if name in found else None
-
+    read_chain_ids = partial(_read_one_or_list, read=partial(check_int, least=1, most=MAX_SAFE_INT))
+    read_time = partial(check_int, least=0, most=2**48 - 1)
     conditions = Conditions(
-        chain_ids=(
-            _read_one_or_list(found["chainId"], prefix + "chainId", _read_chain_id)
-            if "chainId" in found
-            else None
-        ),
-        valid_after=time("validAfter"),
-        valid_until=time("validUntil"),
+        chain_ids=_if_there(found, "chainId", read_chain_ids, prefix),
+        valid_after=_if_there(found, "validAfter", read_time, prefix),
+        valid_until=_if_there(found, "validUntil", read_time, prefix),
     )
     if (conditions.valid_after or 0) > (2**48 if conditions.valid_until is None else conditions.valid_until):
         raise InvalidFieldError(f"{prefix}validUntil", "is before validAfter, so nothing is ever allowed")
     return conditions
 
 
-def _read_rule(value: Any, path: str) -> Rule:
+def _read_rule(path: str, value: Any) -> Rule:
     kind = value.get("type") if isinstance(value, dict) else None
     if kind == "erc20":
-        return _read_erc20(value, path)
+        return _read_erc20(path, value)
     if kind == "call":
-        return _read_call(value, path)
+        return _read_call(path, value)
     raise InvalidFieldError(f"{path}.type", "must be erc20 or call")
 
 
-def _read_erc20(value: Any, path: str) -> Erc20Rule:
-    found = _read_object(value, path, _ERC20, ("method", "to"))
+def _read_erc20(path: str, value: Any) -> Erc20Rule:
+    found = _read_object(path, value, _ERC20, ("method", "to"))
     method = found["method"]
     if not isinstance(method, str) or method not in _COUNTERPARTIES:
         raise InvalidFieldError(f"{path}.method", f"must be one of {', '.join(_COUNTERPARTIES)}")
     names, args_path = _COUNTERPARTIES[method], f"{path}.args"
-    args = _read_object(found.get("args", {}), args_path, (*names, "value", "eq"), ())
+    args = _read_object(args_path, found.get("args", {}), (*names, "value", "eq"), ())
     given = [name for name in names if name in args]
     if len(given) > 1:
         raise InvalidFieldError(f"{args_path}.{given[1]}", f"is the same as {given[0]}")
@@ -241,31 +230,27 @@ def _read_erc20(value: Any, path: str) -> Erc20Rule:
     if "value" in args:
         if not isinstance(args["eq"], str) or args["eq"] not in _COMPARISONS:
             raise InvalidFieldError(f"{args_path}.eq", f"must be one of {' '.join(_COMPARISONS)}")
-        bound = Bound(args["eq"], _read_amount(args["value"], f"{args_path}.value"))
+        bound = Bound(args["eq"], _read_amount(f"{args_path}.value", args["value"]))
     return Erc20Rule(
         path=path,
         conditions=_read_conditions(found, f"{path}."),
-        tokens=_read_one_or_list(found["to"], f"{path}.to", _read_address),
+        tokens=_read_addresses(f"{path}.to", found["to"]),
         method=method,
         counterparty_name=(given or names)[0],
-        counterparties=(
-            _read_one_or_list(args[given[0]], f"{args_path}.{given[0]}", _read_address) if given else None
-        ),
+        counterparties=_if_there(args, given[0], _read_addresses, f"{args_path}.") if given else None,
         amount=bound,
     )
 
 
-def _read_call(value: Any, path: str) -> CallRule:
-    found = _read_object(value, path, _CALL, ("to",))
-    selectors = None
-    if "selectors" in found:
-        selectors = frozenset(_read_list(found["selectors"], f"{path}.selectors", _read_selector, least=1))
+def _read_call(path: str, value: Any) -> CallRule:
+    found = _read_object(path, value, _CALL, ("to",))
+    read_selectors = partial(_read_set, read=_read_selector, least=1)
     return CallRule(
         path=path,
         conditions=_read_conditions(found, f"{path}."),
-        targets=_read_one_or_list(found["to"], f"{path}.to", _read_address),
-        selectors=selectors,
-        value_limit=_read_amount(found.get("valueLimit", 0), f"{path}.valueLimit"),
+        targets=_read_addresses(f"{path}.to", found["to"]),
+        selectors=_if_there(found, "selectors", read_selectors, f"{path}."),
+        value_limit=_read_amount(f"{path}.valueLimit", found.get("valueLimit", 0)),
     )
 
 
@@ -324,7 +309,7 @@ def _refuse_float(_: str) -> Any:
     )
 
 
-def _read_object(value: Any, path: str, known: Iterable[str], required: Iterable[str]) -> Mapping[str, Any]:
+def _read_object(path: str, value: Any, known: Iterable[str], required: Iterable[str]) -> Mapping[str, Any]:
     """Check an object's members."""
     known = tuple(known)
     if not isinstance(value, dict):
@@ -341,43 +326,44 @@ def _read_object(value: Any, path: str, known: Iterable[str], required: Iterable
     return value
 
 
-def _read_list(value: Any, path: str, read: Callable[[Any, str], T], *, least: int = 0) -> tuple[T, ...]:
+def _read_list(path: str, value: Any, read: Callable[[str, Any], T], *, least: int = 0) -> tuple[T, ...]:
     if not isinstance(value, list):
         raise InvalidFieldError(path, "must be a list")
     if not least <= len(value) <= _MOST_ITEMS:
         raise InvalidFieldError(path, f"must be a list of {least} to {_MOST_ITEMS}")
-    return tuple(read(item, f"{path}[{index}]") for index, item in enumerate(value))
+    return tuple(read(f"{path}[{index}]", item) for index, item in enumerate(value))
 
 
-def _read_one_or_list(value: Any, path: str, read: Callable[[Any, str], T]) -> frozenset[T]:
+def _read_set(path: str, value: Any, read: Callable[[str, Any], T], *, least: int = 0) -> frozenset[T]:
+    return frozenset(_read_list(path, value, read, least=least))
+
+
+def _read_one_or_list(path: str, value: Any, read: Callable[[str, Any], T]) -> frozenset[T]:
     """Read one value, or a list of one or more."""
     if isinstance(value, list):
-        return frozenset(_read_list(value, path, read, least=1))
-    return frozenset({read(value, path)})
+        return _read_set(path, value, read, least=1)
+    return frozenset({read(path, value)})
 
 
-def _read_address(value: Any, path: str) -> Address:
-    return parse_address(path, value)
+_read_addresses = partial(_read_one_or_list, read=parse_address)
 
 
-def _read_chain_id(value: Any, path: str) -> int:
-    return check_int(path, value, least=1, most=MAX_SAFE_INT)
+def _if_there(
+    found: Mapping[str, Any], name: str, read: Callable[[str, Any], T], prefix: str = ""
+) -> T | None:
+    """Read a member that may be missing."""
+    return read(prefix + name, found[name]) if name in found else None
 
 
-def _read_selector(value: Any, path: str) -> bytes:
+def _read_selector(path: str, value: Any) -> bytes:
     """Read a selector: 0x and 8 hex digits, a function's signature, or 0x for no call data at all."""
     if isinstance(value, str) and "(" in value:
         try:
             return function_selector(value)
         except InvalidFieldError as error:
             raise InvalidFieldError(path, error.problem) from None
-    if isinstance(value, str) and value.startswith("0x"):
-        try:
-            found = bytes.fromhex(value[2:])
-        except ValueError:
-            found = b"?"
-        if len(found) in (0, _SELECTOR_LENGTH) and len(value) == 2 + 2 * len(found):
-            return found
+    if isinstance(value, str) and _SELECTOR.match(value):
+        return bytes.fromhex(value[2:])
     raise InvalidFieldError(
         path, "must be a function's signature, 0x and 8 hex digits, or 0x for a transfer without call data"
     )

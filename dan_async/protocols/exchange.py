@@ -101,7 +101,6 @@ class Exchange(ABC, Generic[R]):
     @abstractmethod
     def read_result(self, frame: str) -> R:
         """Read the result frame; an answer to something else than was asked is a ``ProtocolError``, too."""
-        ...
 
     def _of(self, slot: str) -> WrittenSetup:
         if slot not in self.setups:

@@ -304,7 +304,6 @@ class GatewayProtocol(ABC):
     @abstractmethod
     def _change_members(self, setup: EphemeralKeySetup) -> dict[str, Any]:
         """Return the setup that adds or revokes an ephemeral key as JSON values; the wallet is shown the same."""
-        ...
 
     @abstractmethod
     def _read_change(self, value: Json) -> EphemeralKeySetup: ...
@@ -314,7 +313,6 @@ class GatewayProtocol(ABC):
     @abstractmethod
     def encode_message(self, requests: Sequence[SignRequest]) -> str:
         """Write the message of a signgen setup, before Base64."""
-        ...
 
     @abstractmethod
     def decode_message(self, text: str, sign_alg: KeyAlgorithm = "secp256k1") -> tuple[SignRequest, ...]: ...

@@ -22,6 +22,7 @@ from dan_async._values import (
     check_reference,
     check_text,
     from_hex,
+    mask_secret,
     optional,
     required,
     setting,
@@ -81,7 +82,7 @@ class KeygenIntent:
             that was not begun with ``begin_session_key``.
     """
 
-    hex_eph_sk: str = field(repr=lambda _: "'***'", validator=required(check_private_key_hex))
+    hex_eph_sk: str = field(repr=mask_secret, validator=required(check_private_key_hex))
     eph_id: str = field(validator=required(check_text, most=256))
     eph_alg: KeyAlgorithm = field(validator=required(check_algorithm))
     owner_id: str = field(validator=required(check_text))

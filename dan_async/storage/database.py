@@ -119,7 +119,7 @@ class Database:
         self._uses: dict[asyncio.Task[Any], _Held] = {}
         self._is_closed = False
         self._silent_at = 0.0  # connections from before have got no answer, or may not get one
-        sa.event.listen(self.engine.sync_engine, "connect", _note_age)
+        sa.event.listen(self.engine.sync_engine, "connect", self._note_age)
         sa.event.listen(self.engine.sync_engine, "checkout", self._replace_suspects)
 
     async def use(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
@@ -195,6 +195,9 @@ class Database:
         if not task.cancelled():
             task.exception()  # marks it as seen: the caller may have gone
 
+    def _note_age(self, _: Any, record: Any) -> None:
+        record.info["made_at"] = time.monotonic()
+
     def _replace_suspects(self, connection: Any, record: Any, __: Any) -> None:
         if record.info["made_at"] < self._silent_at:
             _terminate(connection.driver_connection)
@@ -209,10 +212,6 @@ def _terminate(driver: Any) -> None:
 
 def closed() -> ClientClosedError:
     return ClientClosedError("the store was closed", hint="Make a new one")
-
-
-def _note_age(_: Any, record: Any) -> None:
-    record.info["made_at"] = time.monotonic()
 
 
 def _path_of(url: sa.URL) -> Path | None:

@@ -22,7 +22,7 @@ from typing import Protocol, runtime_checkable
 
 from attrs import field, frozen
 
-from dan_async._values import check_instance, check_list, check_mapping, check_text, in_seconds
+from dan_async._values import check_instance, check_list, check_mapping, check_text, in_seconds, mask_secret
 from dan_async.errors import ConfigurationError, InvalidFieldError, StoreKeyError
 from dan_async.types import TimeSpan
 
@@ -47,7 +47,7 @@ class StoreKey:
     """
 
     id: str = field()
-    secret: bytes = field(repr=lambda _: "'***'")
+    secret: bytes = field(repr=mask_secret)
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.id, str) or not _KEY_ID.match(self.id):

@@ -191,7 +191,7 @@ class SQLAlchemyStore(SessionStore):
             newest = sa.select(sessions_table).order_by(sessions_table.c.updated_at.desc()).limit(1)
             rows = await self._fetch(newest)
             if rows:
-                self._sealer.start_from(rows[0].key_id)
+                self._sealer.last_used = rows[0].key_id
                 # A record that was changed says nothing against the key; whoever reads the record gets the error.
                 with suppress(StoreTamperedError):
                     await self._sealer.open(_sealed(rows[0]))
@@ -578,13 +578,11 @@ class Sealer:
 
     def __init__(self, keys: KeySource) -> None:
         self._keys = keys
-        self._known: str | None = None
-
-    def start_from(self, key_id: str | None) -> None:
-        self._known = key_id
+        #: The id of the store's last key, if there is one.
+        self.last_used: str | None = None
 
     async def current_key_id(self) -> str:
-        return (await self._keys.current(self._known)).id
+        return (await self._keys.current(self.last_used)).id
 
     async def seal(self, record: StoredSession) -> SealedRecord:
         text = json.dumps(record.to_dict(), separators=(",", ":")).encode()
@@ -615,7 +613,7 @@ class Sealer:
         return await self._encrypt(text, columns)
 
     async def _encrypt(self, text: bytes, columns: dict[str, Any]) -> SealedRecord:
-        key = await self._keys.current(self._known)
+        key = await self._keys.current(self.last_used)
         nonce = secrets.token_bytes(_NONCE_LENGTH)
         associated = _associated(columns["record_id"], columns["owner"], key.id)
         body = _VERSION + _check_of(key) + nonce + AESGCM(key.secret).encrypt(nonce, text, associated)

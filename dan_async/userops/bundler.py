@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
+
+from attrs import evolve, field, frozen
 
 from dan_async._values import camel_case, from_hex, to_hex
 from dan_async.deadline import Deadline
@@ -56,30 +57,24 @@ def in_doubt(user_operation_hash: Hex, problem: str) -> UserOperationInDoubtErro
     )
 
 
+@frozen(eq=False, repr=False)
 class Bundler:
     """A bundler, and the entry point that its operations are for."""
 
-    def __init__(
-        self,
-        service: JsonRpcService,
-        *,
-        entry_point: Address,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self.service = service
-        self.entry_point = entry_point
-        self._sleep = sleep
-        self._price_methods = dict(_PRICE_METHODS)
-        self.extra: dict[str, Any] = {}
-        self.estimated_extra: dict[str, Any] = {}
+    service: JsonRpcService
+    entry_point: Address = field(kw_only=True)
+    _sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep, kw_only=True)
+    _price_methods: dict[str, str | None] = field(factory=_PRICE_METHODS.copy)
+    #: What is sent along with operations, and with those of which the gas is estimated.
+    extra: Mapping[str, Any] = {}
+    estimated_extra: Mapping[str, Any] = {}
 
     def carrying(self, authorisation: Authorisation, chain_id: int) -> Self:
         """Return the same bundler for operations that come with an authorisation of their sender (EIP-7702)."""
-        found, form = copy.copy(self), authorisation.to_dict()
-        found.extra = {"eip7702Auth": form}
+        form = authorisation.to_dict()
         # Alto takes 0, which is every chain, for missing here. An estimate does not look at the signature.
-        found.estimated_extra = {"eip7702Auth": form | {"chainId": hex(chain_id)}}
-        return found
+        estimated = form | {"chainId": hex(chain_id)}
+        return evolve(self, extra={"eip7702Auth": form}, estimated_extra={"eip7702Auth": estimated})
 
     async def gas_price(self, *, deadline: Deadline) -> GasPrice | None:
         """Return its price of gas; None if it has no method for that. The methods are bundlers' own."""
@@ -100,7 +95,7 @@ class Bundler:
         """Return the gas that an operation needs, by our field names; its signature is a dummy of the right length."""
         method = "eth_estimateUserOperationGas"
         answer = await self.service.call(
-            method, [operation.to_dict() | self.estimated_extra, self.entry_point], deadline=deadline
+            method, [{**operation.to_dict(), **self.estimated_extra}, self.entry_point], deadline=deadline
         )
         if not isinstance(answer, dict):
             raise self.service.broken(method, "is not an object")
@@ -128,7 +123,7 @@ class Bundler:
         try:
             answer = await self.service.ask(
                 method,
-                [operation.to_dict() | self.extra, self.entry_point],
+                [{**operation.to_dict(), **self.extra}, self.entry_point],
                 deadline=deadline,
                 before_sleep=lambda details: attempts.append(details.error),
             )

@@ -83,7 +83,35 @@ class Paymaster(Protocol):
         """Close connections. May be called twice."""
 
 
-class Erc7677Paymaster(Paymaster):
+class _Service(Paymaster):
+    """A paymaster over JSON-RPC, which its answers are read for."""
+
+    _service: JsonRpcService
+
+    def _put(
+        self, method: str, operation: Operation, answer: Mapping[str, Any], names: Sequence[str]
+    ) -> Operation:
+        """Put the members of an answer into an operation; *names* are those of our fields."""
+        found: dict[str, Any] = {
+            name: self._service.gas(answer[wire], method, wire) if "gas" in name else answer[wire]
+            for name, wire in zip(names, map(camel_case, names), strict=True)
+            if answer.get(wire) is not None
+        }
+        try:
+            sponsored = evolve(operation, **found)
+        except InvalidFieldError as error:
+            raise self._service.wrong_member(method, error) from error
+        if not any(sponsored.paymaster_and_data[:20]):  # the entry point takes the zero address for none
+            raise self._service.broken(
+                method, "names the zero address as paymaster: it does not sponsor this"
+            )
+        return sponsored
+
+    async def aclose(self) -> None:
+        await self._service.aclose()
+
+
+class Erc7677Paymaster(_Service):
     """
     A paymaster service of ERC-7677: ``pm_getPaymasterStubData`` and ``pm_getPaymasterData``.
 
@@ -101,14 +129,14 @@ class Erc7677Paymaster(Paymaster):
     ) -> Sponsored:
         method = "pm_getPaymasterStubData"
         answer = await self._ask(method, operation, entry_point, chain_id, deadline)
-        return Sponsored(self._put(method, operation, answer), answer.get("isFinal") is True)
+        return Sponsored(self._sponsored(method, operation, answer), answer.get("isFinal") is True)
 
     async def sponsor(
         self, operation: Operation, *, entry_point: Address, chain_id: int, deadline: Deadline
     ) -> Operation:
         method = "pm_getPaymasterData"
         answer = await self._ask(method, operation, entry_point, chain_id, deadline)
-        return self._put(method, operation, answer)
+        return self._sponsored(method, operation, answer)
 
     async def _ask(
         self, method: str, operation: Operation, entry_point: Address, chain_id: int, deadline: Deadline
@@ -121,18 +149,15 @@ class Erc7677Paymaster(Paymaster):
             raise self._service.broken(method, "is not an object")
         return answer
 
-    def _put(self, method: str, operation: Operation, answer: dict[str, Any]) -> Operation:
+    def _sponsored(self, method: str, operation: Operation, answer: dict[str, Any]) -> Operation:
         names = _V07_MEMBERS if isinstance(operation, UserOperationV07) else ("paymaster_and_data",)
         if answer.get(camel_case(names[0])) in (None, "", "0x"):
             wanted = ", ".join(map(camel_case, names))
             raise self._service.broken(method, f"names no paymaster for {operation.version}: {wanted}")
-        return _with_members(operation, answer, names, self._service, method)
-
-    async def aclose(self) -> None:
-        await self._service.aclose()
+        return self._put(method, operation, answer, names)
 
 
-class BiconomyPaymaster(Paymaster):
+class BiconomyPaymaster(_Service):
     """
     Biconomy's paymaster for its Smart Account V2: ``pm_sponsorUserOperation`` in the mode SPONSORED. For v0.6 only.
 
@@ -177,29 +202,4 @@ class BiconomyPaymaster(Paymaster):
         answer = await self._service.call(method, [sent, self._mode], deadline=deadline)
         if not isinstance(answer, dict) or answer.get("paymasterAndData") in (None, "", "0x"):
             raise self._service.broken(method, "has no paymasterAndData: it does not sponsor this")
-        return _with_members(operation, answer, _BICONOMY_MEMBERS, self._service, method)
-
-    async def aclose(self) -> None:
-        await self._service.aclose()
-
-
-def _with_members(
-    operation: Operation,
-    answer: Mapping[str, Any],
-    names: Sequence[str],
-    service: JsonRpcService,
-    method: str,
-) -> Operation:
-    """Put the members of an answer into an operation; *names* are those of our fields."""
-    found: dict[str, Any] = {
-        name: service.gas(answer[wire], method, wire) if "gas" in name else answer[wire]
-        for name, wire in zip(names, map(camel_case, names), strict=True)
-        if answer.get(wire) is not None
-    }
-    try:
-        sponsored = evolve(operation, **found)
-    except InvalidFieldError as error:
-        raise service.wrong_member(method, error) from error
-    if not any(sponsored.paymaster_and_data[:20]):  # the entry point takes the zero address for none
-        raise service.broken(method, "names the zero address as paymaster: it does not sponsor this")
-    return sponsored
+        return self._put(method, operation, answer, _BICONOMY_MEMBERS)

@@ -24,7 +24,6 @@ from dan_async.errors import (
     BundlerError,
     ConfigurationError,
     ConnectError,
-    DanError,
     DuplicateUserOperationError,
     ProtocolError,
     TransportError,
@@ -313,7 +312,10 @@ class OperationSender:
                     return await self._offer(turn, signed, calls, deadline, left)
                 except (BundlerError, ConnectError, UserOperationInDoubtError) as error:
                     sent, turn.sent = turn.sent, None
-                    is_race = _is_race(error) and len(nonces) < _MOST_NONCES
+                    refusal = error.__cause__ if isinstance(error, UserOperationInDoubtError) else error
+                    # Somebody else is in the lane; or the operation itself is, after a reply that was lost.
+                    is_taken = isinstance(refusal, BundlerError) and refusal.entry_point_code == _NONCE_TAKEN
+                    is_race = is_taken and len(nonces) < _MOST_NONCES
                     if not (is_race and await self.lanes.look_again(lane, turn, deadline=deadline)):
                         if isinstance(error, UserOperationInDoubtError):
                             turn.sent = sent
@@ -382,9 +384,3 @@ class OperationSender:
         return user_operation_hash(
             operation, entry_point=self.bundler.entry_point, chain_id=self.chain_id, version=operation.version
         )
-
-
-def _is_race(error: DanError) -> bool:
-    """Return whether somebody else is in the lane, or the operation itself is, after a reply that was lost."""
-    refusal = error.__cause__ if isinstance(error, UserOperationInDoubtError) else error
-    return isinstance(refusal, BundlerError) and refusal.entry_point_code == _NONCE_TAKEN

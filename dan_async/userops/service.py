@@ -119,7 +119,7 @@ class JsonRpcService:
     def quantity(self, value: Any, method: str, name: str = "result", *, most: int = 2**256 - 1) -> int:
         """Read a number in an answer."""
         try:
-            return check_int(name, _read_number(value, name), least=0, most=most)
+            return check_int(name, _read_number(name, value), least=0, most=most)
         except InvalidFieldError as error:
             raise self.wrong_member(method, error) from error
 

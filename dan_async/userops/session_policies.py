@@ -370,9 +370,6 @@ class SessionLeaf:
     status: str = field(default="PENDING", validator=required(check_text, most=40))
     session: DanModuleInfo | None = field(default=None)
 
-    #: Where a policy's module stands among the contracts.
-    _POLICIES: ClassVar[tuple[tuple[str, type[Policy]], ...]] = (("abi", AbiPolicy), ("erc20", Erc20Policy))
-
     @classmethod
     def of(cls, policy: Policy, session_key: Address, contracts: SessionContracts, **entry: Any) -> Self:
         """
@@ -414,11 +411,11 @@ class SessionLeaf:
         Raises:
             InvalidFieldError: The key data do not have the module's form.
         """
-        validity = {"valid_after": self.valid_after, "valid_until": self.valid_until}
-        for name, kind in self._POLICIES:
-            if self.module == getattr(contracts, name):
-                return kind.from_key_data(self.data, **validity)
-        return None
+        kinds: dict[Address, type[Policy]] = {contracts.abi: AbiPolicy, contracts.erc20: Erc20Policy}
+        kind = kinds.get(self.module)
+        if kind is None:
+            return None
+        return kind.from_key_data(self.data, valid_after=self.valid_after, valid_until=self.valid_until)
 
     def check_call(self, call: Call, contracts: SessionContracts, *, now: float) -> None:
         """

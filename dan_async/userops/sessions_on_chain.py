@@ -143,14 +143,11 @@ def _root_of(entries: Iterable[_Entry]) -> bytes:
     return root_of(entry.leaf for entry in _in_order(entries))
 
 
-def _by_change(entries: Iterable[_Entry]) -> list[tuple[_Entry, ...]]:
-    change = attrgetter("change")
-    return [tuple(group) for _, group in groupby(sorted(entries, key=change), change)]
-
-
 def _sets_of_changes(entries: Sequence[_Entry]) -> Iterator[tuple[_Entry, ...]]:
     """Yield the sets of changes under way that may have been made, the smallest first."""
-    changes = _by_change(entry for entry in entries if entry.status != "granted")
+    change = attrgetter("change")
+    under_way = sorted((entry for entry in entries if entry.status != "granted"), key=change)
+    changes = [tuple(group) for _, group in groupby(under_way, change)]
     sets = (chosen for size in range(len(changes) + 1) for chosen in combinations(changes, size))
     return (tuple(entry for change in chosen for entry in change) for chosen in islice(sets, _MOST_SETS))
 
@@ -340,14 +337,18 @@ class _SessionTree:
                 self._known = None
                 await self._give_up([*added, *removed], error)
                 raise
-            await self._wait_until_moved(before.root)
+            deadline = Deadline(_BEHIND_S)
+            while await self.root() == before.root and await pause(deadline):
+                pass  # the node is behind the bundler
             now = {entry.leaf.hash for entry in (await self.current()).entries}
             if not now >= {leaf.hash for leaf in leaves} or now & gone:
                 raise RecordConflictError(
                     f"the change of transaction {sent} does not show in the account's root",
                     hint="The node is behind, or another program has undone it",
                 )
-            await self._tidy(before.loose)
+            for entry in before.loose:
+                if entry.status == "doubtful":  # it had failed before this one used up its nonce
+                    await self.store.delete(entry.record.record_id, expected="active")
             return sent
         raise RecordConflictError("others keep changing the account's sessions", hint="Call again")
 
@@ -379,12 +380,6 @@ class _SessionTree:
         (found,) = await self.account.read_contract(address, "isModuleEnabled(address)", (module,), "(bool)")
         return bool(found)
 
-    async def _wait_until_moved(self, before: bytes) -> None:
-        """Wait for a node that is behind the bundler."""
-        deadline = Deadline(_BEHIND_S)
-        while await self.root() == before and await pause(deadline):
-            pass
-
     async def _give_up(self, entries: Iterable[_Entry], error: DanError) -> None:
         """Note that a change has failed: its leaves are forgotten unless its operation may be executed yet."""
         is_certain = isinstance(error, UserOperationRevertedError) or not isinstance(
@@ -398,12 +393,6 @@ class _SessionTree:
                 await self.store.delete(entry.record.record_id, expected="active")
             else:
                 await self._put(entry, status="doubtful")
-
-    async def _tidy(self, loose: Iterable[_Entry]) -> None:
-        """Forget the leaves of changes that had failed before another one used up their nonce."""
-        for entry in loose:
-            if entry.status == "doubtful":
-                await self.store.delete(entry.record.record_id, expected="active")
 
 
 # --- a session --------------------------------------------------------------------------------------------------------
@@ -584,9 +573,8 @@ class SessionOnChain:
             except DuplicateUserOperationError as error:
                 if refused is None or error.user_operation_hash != refused.user_operation_hash:
                     raise
-                return tree, Hex(
-                    error.user_operation_hash or ""
-                )  # executed although the bundler had refused it
+                # It was executed although the bundler had refused it.
+                return tree, Hex(error.user_operation_hash or "")
             else:
                 return tree, sent
 

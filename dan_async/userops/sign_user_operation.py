@@ -112,21 +112,15 @@ async def sign_user_operation(
 
 @runtime_checkable
 class UserOperationSigner(Protocol):
-    """
-    Anything that can sign a user operation.
-
-    Attributes:
-        address: The signer's address: the smart account's owner.
-        lane_seed: Its nonce lanes are derived from it: different for signers that work side by side; no secret.
-    """
+    """Anything that can sign a user operation."""
 
     @property
     def address(self) -> str:
-        """The signer's address."""
+        """The signer's address: the smart account's owner."""
 
     @property
     def lane_seed(self) -> bytes:
-        """The seed of its nonce lanes."""
+        """The seed of its nonce lanes: different for signers that work side by side; no secret."""
 
     async def sign_user_operation(
         self, operation: UserOperationV06 | UserOperationV07, *, entry_point: Address, chain_id: int
@@ -185,7 +179,11 @@ class SessionSigner:
             parse_permissions(self._permissions)
         self.session = session_of(session)
         self.address = self.session.session_key_eoa
-        self.lane_seed = f"{self.address} {self.session.eph_id or _default_eph_id(self.session)}".encode()
+        eph_id, algorithm = self.session.eph_id, self.session.eph_alg or "secp256k1"
+        if eph_id is None:
+            with EphemeralKey.from_hex(self.session.hex_eph_sk_without_0x, algorithm) as key:
+                eph_id = key.default_id
+        self.lane_seed = f"{self.address} {eph_id}".encode()
 
     async def sign_user_operation(
         self, operation: UserOperationV06 | UserOperationV07, *, entry_point: Address, chain_id: int
@@ -209,12 +207,6 @@ class SessionSigner:
 
     def __repr__(self) -> str:
         return f"SessionSigner({self.address!r})"
-
-
-def _default_eph_id(session: DanModuleInfo) -> str:
-    algorithm = session.eph_alg or "secp256k1"
-    with EphemeralKey.from_hex(session.hex_eph_sk_without_0x, algorithm) as key:
-        return key.default_id
 
 
 class WalletSigner:

@@ -257,7 +257,10 @@ class SmartAccountClient:
                     if await self._look_deployed(deadline):
                         return await send(deploy=False)
                     sent = await send(deploy=True)
-                    await self._wait_until_deployed(sent, deadline)
+                    try:
+                        await self._bundler.wait_for_receipt(sent, deadline=deadline, allow_revert=True)
+                    except BundlerError as error:  # refuses to say, not to send
+                        raise in_doubt(sent, error.message) from error
                     return sent
         except (DuplicateUserOperationError, UserOperationInDoubtError) as error:
             self.lanes.settle(lane, error.user_operation_hash)
@@ -389,10 +392,8 @@ class SmartAccountClient:
         Raises:
             ProtocolError: The answer has other types: there is another contract, or none.
         """
-        found = self._chain.read(
-            contract, signature, tuple(arguments), returns, deadline=self._deadline(None)
-        )
-        return await found
+        deadline = self._deadline(None)
+        return await self._chain.read(contract, signature, tuple(arguments), returns, deadline=deadline)
 
     async def is_deployed(self) -> bool:
         """Return whether the account is on the chain; a delegated EOA, whether it runs its kind's implementation."""
@@ -529,12 +530,6 @@ class SmartAccountClient:
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
-    async def _wait_until_deployed(self, sent: Hex, deadline: Deadline) -> None:
-        try:
-            await self._bundler.wait_for_receipt(sent, deadline=deadline, allow_revert=True)
-        except BundlerError as error:  # refuses to say, not to send
-            raise in_doubt(sent, error.message) from error
-
     async def _prepare(
         self,
         call_data: bytes,
@@ -563,24 +558,18 @@ class SmartAccountClient:
         if kind.version == "v0.6.0":
             init_code = bytes.fromhex(factory.factory[2:]) + factory.data if factory else b""
             draft = UserOperationV06(**fields, init_code=init_code)
-        elif factory:
-            draft = UserOperationV07(**fields, factory=factory.factory, factory_data=factory.data)
         else:
-            draft = UserOperationV07(**fields)
+            deploying: Any = {"factory": factory.factory, "factory_data": factory.data} if factory else {}
+            draft = UserOperationV07(**fields, **deploying)
         paymaster, is_final = self._paymaster, True
-        where: dict[str, Any] = {
-            "entry_point": self.entry_point,
-            "chain_id": self.chain_id,
-            "deadline": deadline,
-        }
+        where: Any = {"entry_point": self.entry_point, "chain_id": self.chain_id, "deadline": deadline}
         if paymaster is not None:
             draft, is_final = await paymaster.stub(draft, **where)
-        gas = await bundler.estimate_gas(draft, deadline=deadline)
+        gas: dict[str, Any] = await bundler.estimate_gas(draft, deadline=deadline)
         if not (isinstance(draft, UserOperationV07) and draft.paymaster is not None):
             gas = {name: value for name, value in gas.items() if not name.startswith("paymaster")}
         gas["verification_gas_limit"] += secrets.randbelow(_SPREAD)
-        changes: dict[str, Any] = dict(gas)
-        draft = evolve(draft, **changes)
+        draft = evolve(draft, **gas)
         if paymaster is not None and not is_final:
             draft = await paymaster.sponsor(draft, **where)
         check_cost("this operation", gas_cost(draft), self._cost_limit)
@@ -633,9 +622,8 @@ class SmartAccountClient:
     async def _look_deployed(self, deadline: Deadline) -> bool:
         if not self._is_deployed:
             code = await self._chain.code(await self._find_address(deadline), deadline=deadline)
-            if (
-                isinstance(self.kind, Nexus) and self.kind.is_delegated
-            ):  # its owner may change that at any time
+            if isinstance(self.kind, Nexus) and self.kind.is_delegated:
+                # Asked each time: its owner may change that.
                 return code == delegation_code(self.kind.implementation)
             self._is_deployed = bool(code)
         return self._is_deployed

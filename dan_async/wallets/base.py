@@ -28,24 +28,20 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Wallet(Protocol):
-    """
-    Anything that can sign EIP-712 typed data for one address.
-
-    Attributes:
-        address: The owner's address.
-        interactive: Whether a person sees a prompt. An interactive wallet is asked once, never again behind its
-            owner's back, and the time it takes does not count against the job's deadline.
-    """
+    """Anything that can sign EIP-712 typed data for one address."""
 
     @property
     def address(self) -> str:
         """The owner's address."""
-        ...
 
     @property
     def interactive(self) -> bool:
-        """Whether a person sees a prompt."""
-        ...
+        """
+        Whether a person sees a prompt.
+
+        An interactive wallet is asked once, never again behind its owner's back, and the time it takes does not count
+        against the job's deadline.
+        """
 
     async def sign_typed_data(self, typed_data: TypedData) -> str:
         """
@@ -60,7 +56,6 @@ class Wallet(Protocol):
         Raises:
             WalletRefusedError: The wallet or its owner said no.
         """
-        ...
 
 
 class CallbackWallet:

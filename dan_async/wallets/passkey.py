@@ -14,7 +14,7 @@ import base64
 import binascii
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 from urllib.parse import urlsplit
 
 from dan_async._json import dump, load
@@ -43,6 +43,10 @@ _ALGORITHMS = (-7, -8, -257)
 class _Passkey:
     """The common part of an assertion and a registration: the relying party, and the asking."""
 
+    #: ``type`` of the client data, and the members of a credential's response.
+    _ceremony: ClassVar[str]
+    _members: ClassVar[tuple[str, ...]]
+
     def __init__(
         self,
         callback: PasskeyCallback,
@@ -67,9 +71,9 @@ class _Passkey:
         """Whether a person is asked: always."""
         return True
 
-    async def _ask(
-        self, options: dict[str, Any], *, ceremony: Ceremony, challenge: str, credential_id: str | None
-    ) -> tuple[str, str]:
+    async def _ask(self, challenge: str, options: dict[str, Any]) -> tuple[str, str]:
+        """Have the browser answer; return the credential's id and the ``signature`` member of the authentication."""
+        options = {"challenge": encode_challenge(challenge), **options}
         if self._timeout_s is not None:
             options["timeout"] = int(self._timeout_s * 1000)
         answer = await ask_owner(
@@ -85,14 +89,37 @@ class _Passkey:
                 hint="The person or the browser declined",
                 phase="wallet",
             )
-        return read_credential(
-            answer,
-            ceremony=ceremony,
-            challenge=challenge,
-            origin=self.origin,
-            rp_id=self.rp_id,
-            credential_id=credential_id,
-        )
+        try:
+            text = answer if isinstance(answer, str) else _write(answer)
+            signature = PasskeySignature(raw_credential=text, origin=self.origin, rp_id=self.rp_id)
+            found = load_text(text)
+            if not isinstance(found, dict):
+                raise InvalidFieldError("credential", "must be an object")
+            made = check_credential_id("id", found.get("id"))
+            self._check(found, made, options["challenge"])
+        except DanError as error:
+            raise WalletSignatureError(
+                f"the page's answer is not the requested passkey credential: {error.message}",
+                hint="Return the credential's toJSON(), made with exactly the options that were passed",
+                phase="wallet",
+            ) from error
+        return made, encode_passkey_signature(signature)
+
+    def _check(self, found: Mapping[str, Any], made: str, challenge: str) -> None:
+        """Check the browser's credential, which is ``PublicKeyCredential.toJSON()``."""
+        if found.get("type") != "public-key":
+            raise InvalidFieldError("type", "must be public-key")
+        if found.get("rawId") != made:
+            raise InvalidFieldError("rawId", "must be the same as id")
+        response = found.get("response")
+        if not isinstance(response, dict):
+            raise InvalidFieldError("response", "must be an object")
+        parts = {name: decode_base64url(f"response.{name}", response.get(name)) for name in self._members}
+        client_data = load(parts["clientDataJSON"])
+        expected = {"type": self._ceremony, "challenge": challenge, "origin": self.origin}
+        for name, value in expected.items():
+            if not isinstance(client_data, dict) or client_data.get(name) != value:
+                raise InvalidFieldError(f"clientDataJSON: {name}", "is not the one that was asked for")
 
 
 class PasskeyAuth(_Passkey):
@@ -116,6 +143,9 @@ class PasskeyAuth(_Passkey):
     Raises:
         InvalidFieldError: An argument is wrong; it is named.
     """
+
+    _ceremony = "webauthn.get"
+    _members = ("clientDataJSON", "authenticatorData", "signature")
 
     def __init__(
         self,
@@ -151,15 +181,18 @@ class PasskeyAuth(_Passkey):
             WrongSignerError: Another passkey signed.
             WalletError: The callback failed in another way; its own exception is the cause.
         """
-        options: dict[str, Any] = {
-            "challenge": encode_challenge(challenge),
+        options = {
             "rpId": self.rp_id,
             "allowCredentials": [{"type": "public-key", "id": self.id}],
             "userVerification": "required",
         }
-        _, signature = await self._ask(
-            options, ceremony="webauthn.get", challenge=challenge, credential_id=self.id
-        )
+        made, signature = await self._ask(challenge, options)
+        if made != self.id:
+            raise WrongSignerError(
+                "another passkey signed than the owner's",
+                hint="Pass allowCredentials to the browser as it stands in the options",
+                phase="wallet",
+            )
         return signature
 
 
@@ -182,6 +215,9 @@ class PasskeyRegister(_Passkey):
     Raises:
         InvalidFieldError: An argument is wrong; it is named.
     """
+
+    _ceremony = "webauthn.create"
+    _members = ("clientDataJSON", "attestationObject")
 
     def __init__(
         self,
@@ -236,8 +272,7 @@ class PasskeyRegister(_Passkey):
             WalletSignatureError: The answer is not a new credential for this challenge and page.
             WalletError: The callback failed in another way; its own exception is the cause.
         """
-        options: dict[str, Any] = {
-            "challenge": encode_challenge(challenge),
+        options = {
             "rp": {"id": self.rp_id, "name": self._rp_name},
             "user": dict(self._user),
             "pubKeyCredParams": [{"type": "public-key", "alg": algorithm} for algorithm in _ALGORITHMS],
@@ -245,58 +280,8 @@ class PasskeyRegister(_Passkey):
             "authenticatorSelection": {"residentKey": "preferred", "userVerification": "required"},
             "attestation": "none",
         }
-        self._made, signature = await self._ask(
-            options, ceremony="webauthn.create", challenge=challenge, credential_id=None
-        )
+        self._made, signature = await self._ask(challenge, options)
         return signature
-
-
-#: ``type`` of the client data: a new credential, or an assertion with one.
-Ceremony = Literal["webauthn.create", "webauthn.get"]
-
-#: The members of a credential's response, for each ceremony.
-_RESPONSES: Mapping[Ceremony, tuple[str, ...]] = {
-    "webauthn.create": ("clientDataJSON", "attestationObject"),
-    "webauthn.get": ("clientDataJSON", "authenticatorData", "signature"),
-}
-
-
-def read_credential(
-    answer: object,
-    *,
-    ceremony: Ceremony,
-    challenge: str,
-    origin: str,
-    rp_id: str,
-    credential_id: str | None = None,
-) -> tuple[str, str]:
-    """
-    Check the browser's credential; return its id and the ``signature`` member of the authentication.
-
-    *answer* is ``PublicKeyCredential.toJSON()``, as an object or text; *credential_id* is None for a new one.
-    """
-    try:
-        text = answer if isinstance(answer, str) else _write(answer)
-        signature = PasskeySignature(raw_credential=text, origin=origin, rp_id=rp_id)
-        found = load_text(text)
-        if not isinstance(found, dict):
-            raise InvalidFieldError("credential", "must be an object")
-        made = check_credential_id("id", found.get("id"))
-        _check_members(found, ceremony, made)
-        _check_client_data(found["response"]["clientDataJSON"], ceremony, challenge, origin)
-    except DanError as error:
-        raise WalletSignatureError(
-            f"the page's answer is not the requested passkey credential: {error.message}",
-            hint="Return the credential's toJSON(), made with exactly the options that were passed",
-            phase="wallet",
-        ) from error
-    if credential_id is not None and made != credential_id:
-        raise WrongSignerError(
-            "another passkey signed than the owner's",
-            hint="Pass allowCredentials to the browser as it stands in the options",
-            phase="wallet",
-        )
-    return made, encode_passkey_signature(signature)
 
 
 def _write(answer: object) -> str:
@@ -306,26 +291,6 @@ def _write(answer: object) -> str:
         return dump(dict(answer))
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError("it holds what JSON cannot carry") from error
-
-
-def _check_members(found: Mapping[str, Any], ceremony: Ceremony, made: str) -> None:
-    if found.get("type") != "public-key":
-        raise InvalidFieldError("type", "must be public-key")
-    if found.get("rawId") != made:
-        raise InvalidFieldError("rawId", "must be the same as id")
-    response = found.get("response")
-    if not isinstance(response, dict):
-        raise InvalidFieldError("response", "must be an object")
-    for name in _RESPONSES[ceremony]:
-        decode_base64url(f"response.{name}", response.get(name))
-
-
-def _check_client_data(encoded: str, ceremony: Ceremony, challenge: str, origin: str) -> None:
-    client_data = load(decode_base64url("response.clientDataJSON", encoded))
-    expected = {"type": ceremony, "challenge": encode_challenge(challenge), "origin": origin}
-    for name, value in expected.items():
-        if not isinstance(client_data, dict) or client_data.get(name) != value:
-            raise InvalidFieldError(f"clientDataJSON: {name}", "is not the one that was asked for")
 
 
 def encode_challenge(challenge: str) -> str:

@@ -40,7 +40,7 @@ from typing import Annotated, TypeVar
 
 from attrs import define, evolve, field, frozen
 
-from dan_async._values import check_int, from_hex
+from dan_async._values import check_int, from_hex, mask_secret
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.curve import ORDER, base_multiply, decode, encode
@@ -255,7 +255,7 @@ class KeyShare:
     t: Annotated[int, wire("t", number(2, MAX_PARTIES))]
     n: Annotated[int, wire("n", number(2, MAX_PARTIES))]
     #: x_i = f(index), a share of the private key f(0).
-    secret_share: Annotated[int, wire("secretShare", scalar(ORDER))] = field(repr=lambda _: "***")
+    secret_share: Annotated[int, wire("secretShare", scalar(ORDER))] = field(repr=mask_secret)
     #: f(0)·G, and f(i)·G of every party in the order of indices; 33 bytes each.
     public_key: Annotated[bytes, wire("publicKey", _POINT)]
     public_shares: Annotated[tuple[bytes, ...], wire("publicShares", list_of(_POINT, 0, MAX_PARTIES))]
@@ -398,7 +398,7 @@ class DkgOpening:
     """A party's messages of round 2: the same broadcast to all, and to each other party its share, for its eyes only."""
 
     broadcast: bytes
-    shares: Mapping[int, bytes] = field(repr=lambda _: "***")
+    shares: Mapping[int, bytes] = field(repr=mask_secret)
 
 
 class DkgParty(Stepwise):

@@ -56,16 +56,12 @@ class _Reader:
 # --- forms of fields --------------------------------------------------------------------------------------------------
 
 
-def _as_it_is(value: bytes) -> bytes:
-    return value
-
-
 @frozen
 class Form:
     """How a field is read and written."""
 
     read: Callable[[_Reader], Any]
-    write: Callable[[Any], bytes] = _as_it_is
+    write: Callable[[Any], bytes] = bytes
 
 
 #: A number from 0 to 255.

@@ -29,6 +29,7 @@ from typing import Annotated, TypeVar
 
 from attrs import field, frozen
 
+from dan_async._values import mask_secret
 from dan_async.crypto.curve import Point, add, base_multiply, decode, encode, multiply, negate
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
 from dan_async.devnet.mpc.aborts import PairAbort, Reason
@@ -308,23 +309,19 @@ def hash_rows(matrix: int, first: int, second: int) -> int:
 # --- the extension ----------------------------------------------------------------------------------------------------
 
 
-def _masked(_: object) -> str:
-    return "***"
-
-
 @frozen
 class ReceiverSeeds:
     """The receiver's side of the extension: both seeds of each base transfer."""
 
-    pairs: tuple[tuple[bytes, bytes], ...] = field(repr=_masked)
+    pairs: tuple[tuple[bytes, bytes], ...] = field(repr=mask_secret)
 
 
 @frozen
 class SenderSeeds:
     """The sender's side of the extension: its choices in the base transfers, Δ, and the seeds it chose."""
 
-    delta: int = field(repr=_masked)
-    chosen: tuple[bytes, ...] = field(repr=_masked)
+    delta: int = field(repr=mask_secret)
+    chosen: tuple[bytes, ...] = field(repr=mask_secret)
 
 
 @frozen(repr=False)

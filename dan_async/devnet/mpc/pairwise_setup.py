@@ -22,7 +22,7 @@ from typing import Annotated, Any, TypeVar
 
 from attrs import define, field, frozen
 
-from dan_async._values import check_bool, from_hex, to_hex
+from dan_async._values import check_bool, from_hex, mask_secret, to_hex
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
 from dan_async.devnet.mpc import ot
@@ -43,10 +43,6 @@ _MEMBERS = ("context", "isFirst", "commonSeed", "receiverSeeds", "delta", "sende
 # --- the state --------------------------------------------------------------------------------------------------------
 
 
-def _masked(_: object) -> str:
-    return "***"
-
-
 @define(eq=False)
 class Ban:
     """Whether the pair must never run again: one object for all set-ups with the same party."""
@@ -63,10 +59,10 @@ class PairState:
     #: Whether this side's address is the lower one of the two.
     is_first: bool
     #: 32 bytes that both chose together and only they know.
-    common_seed: bytes = field(repr=_masked)
+    common_seed: bytes = field(repr=mask_secret)
     #: For the extension as its receiver, and as its sender.
-    receiver: ot.ReceiverSeeds = field(repr=_masked)
-    sender: ot.SenderSeeds = field(repr=_masked)
+    receiver: ot.ReceiverSeeds = field(repr=mask_secret)
+    sender: ot.SenderSeeds = field(repr=mask_secret)
     #: Kept apart from this state, which it outlives.
     ban: Ban = field(factory=Ban)
 

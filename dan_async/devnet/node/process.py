@@ -72,7 +72,7 @@ async def _run() -> None:
             "there is no configuration on standard input",
             hint="This module is started by Devnet(processes=True)",
         )
-    config = NodeConfig.from_dict(first)
+    config = NodeConfig.from_dict(first["config"])
     loop, stopped, faults = asyncio.get_running_loop(), asyncio.Event(), NodeFaults()
 
     def set_faults(members: dict[str, Any]) -> None:

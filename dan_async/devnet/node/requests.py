@@ -55,16 +55,13 @@ class NonceStore:
     many were used, new work is refused, but no revocation: to carry one out twice does no harm.
     """
 
-    def __init__(
-        self, context: NodeContext, ring: KeyRing, *, entropy: Callable[[int], bytes] = secrets.token_bytes
-    ) -> None:
+    def __init__(self, context: NodeContext, ring: KeyRing) -> None:
         self._clock = context.clock
         self._lifetime_s = context.limits.nonce_lifetime_s
         self._capacity = context.limits.max_nonces
         self._faults = context.faults
         self._ring = ring
-        self._entropy = entropy
-        self._key = entropy(32)
+        self._key = secrets.token_bytes(32)
         #: Until when each is remembered, the earliest first.
         self._used: dict[bytes, float] = {}
 
@@ -79,7 +76,7 @@ class NonceStore:
             self._ring.get(params.key_id)
         self._check_room(params.operation)
         expires_at = int(self._clock() + self._lifetime_s)
-        head = expires_at.to_bytes(_EXPIRY_BYTES, "big") + self._entropy(_HEAD_BYTES - _EXPIRY_BYTES)
+        head = expires_at.to_bytes(_EXPIRY_BYTES, "big") + secrets.token_bytes(_HEAD_BYTES - _EXPIRY_BYTES)
         tag = self._tag(head, params.request_id, params.operation, params.setup_hash)
         return ChallengeResult(nonce=head + tag, expires_at=expires_at)
 

@@ -50,28 +50,21 @@ class NodeConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON members. They hold the identity key, which is why they go through a pipe."""
-        return {
+        return attrs.asdict(self) | {
             "identity": self.identity.to_hex(),
-            "host": self.host,
-            "port": self.port,
-            "roster": dict(self.roster),
             "folder": None if self.folder is None else str(self.folder),
-            "limits": attrs.asdict(self.limits),
-            "allowOrigins": list(self.allow_origins),
         }
 
     @classmethod
     def from_dict(cls, members: Mapping[str, Any]) -> NodeConfig:
-        folder = members["folder"]
-        return cls(
-            identity=NodeIdentity.from_hex(members["identity"]),
-            host=members["host"],
-            port=members["port"],
-            roster=members["roster"],
-            folder=None if folder is None else Path(folder),
-            limits=NodeLimits(**members["limits"]),
-            allow_origins=tuple(members["allowOrigins"]),
-        )
+        folder, origins = members["folder"], members["allow_origins"]
+        read = {
+            "identity": NodeIdentity.from_hex(members["identity"]),
+            "folder": None if folder is None else Path(folder),
+            "limits": NodeLimits(**members["limits"]),
+            "allow_origins": tuple(origins),
+        }
+        return cls(**{**members, **read})
 
 
 def open_store(config: NodeConfig) -> ShareStore:
@@ -210,18 +203,20 @@ class ProcessRunner:
 
     async def _launch(self) -> asyncio.subprocess.Process:
         self._last_lines.clear()
+        # The child imports the very package that runs here, wherever that was imported from.
+        path = [str(Path(dan_async.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         try:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-P", "-m", "dan_async.devnet.node.process"),
-                env=_environment(),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C in a terminal is for the parent, which stops its nodes
             )
             self._log_reader = asyncio.create_task(self._read_log(self._process), name="devnet node log")
-            self._write({**self._config.to_dict(), **fault_members(self._faults, self._uses)})
+            self._write({"config": self._config.to_dict(), **fault_members(self._faults, self._uses)})
             await self._wait_until_ready(self._process)
         except BaseException:
             await self._kill()
@@ -331,12 +326,6 @@ async def _last_report(process: asyncio.subprocess.Process) -> dict[str, Any] | 
         report = json.loads(line)
     await process.wait()
     return report if report.get("crashed") else None
-
-
-def _environment() -> dict[str, str]:
-    # The child imports the very package that runs here, wherever that was imported from.
-    path = [str(Path(dan_async.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
 
 
 def fault_members(faults: tuple[Fault, ...], uses: Mapping[int, int]) -> dict[str, Any]:

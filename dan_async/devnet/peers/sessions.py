@@ -584,7 +584,8 @@ class RoundSession(ABC, Generic[R]):
 
     def _silence(self, round_: int, peers: Iterable[OperatorAddress]) -> SessionFailedError:
         limit = "in time" if self._quiet_s is not None else f"within {self._round_s:g} s"
-        return SessionFailedError(f"no message in round {round_} {limit}", _ascending(peers), is_silence=True)
+        silent = sorted(peers, key=str.lower)
+        return SessionFailedError(f"no message in round {round_} {limit}", silent, is_silence=True)
 
     def _end_s(self, round_: int) -> float:
         """Return how old the session may be when a round ends."""
@@ -618,7 +619,3 @@ class RoundSession(ABC, Generic[R]):
         culprits = tuple(self.index(culprit) for culprit in failure.culprits)
         if not self._session.is_mute:
             self._session.abort(AbortNotice(failure.reason, culprits, failure.complaint))
-
-
-def _ascending(operators: Iterable[OperatorAddress]) -> tuple[OperatorAddress, ...]:
-    return tuple(sorted(operators, key=str.lower))

@@ -26,7 +26,7 @@ def test_repr_masks_the_secret(share):
     shown = f"{share!r} {share}"
     assert str(share.secret_share) not in shown
     assert f"{share.secret_share:x}" not in shown
-    assert "secret_share=***" in shown
+    assert "secret_share='***'" in shown
 
 
 def test_a_share_knows_its_own_public_share(share):

@@ -124,8 +124,8 @@ def test_a_message_of_another_context_is_caught():
 
 def test_seeds_do_not_show():
     """In repr."""
-    assert repr(RECEIVER) == "ReceiverSeeds(pairs=***)"
-    assert repr(SENDER) == "SenderSeeds(delta=***, chosen=***)"
+    assert repr(RECEIVER) == "ReceiverSeeds(pairs='***')"
+    assert repr(SENDER) == "SenderSeeds(delta='***', chosen='***')"
 
 
 def test_the_matrix_is_as_wide_as_its_rows():

@@ -22,7 +22,7 @@ def test_a_state_survives_json():
 def test_repr_shows_no_secret():
     """Neither seeds nor Δ."""
     shown = repr(STATE)
-    assert "common_seed=***, receiver=***, sender=***" in shown
+    assert "common_seed='***', receiver='***', sender='***'" in shown
     assert str(STATE.sender.delta) not in shown
 
 
