@@ -42,7 +42,10 @@ class TimeLimits(Generic[W]):
     def begin(self, wait: W, timeout_s: float) -> None:
         """Have *on_over* called after *timeout_s*, unless the wait ends before, or begins again."""
         if not self._waits:
-            self.loop = asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()
+            if self._timer is not None and loop is not self.loop:
+                self.close()  # that timer will not go off any more
+            self.loop = loop
         due = self.loop.time() + timeout_s
         self._waits[wait] = due
         if due < self._goes_off:

@@ -81,3 +81,21 @@ async def test_nothing_ends_after_closing():
     limits.begin("after", 0.01)
     await until_over(ended, 1)
     assert ended == ["after"]
+
+
+def test_another_event_loop_has_a_timer_of_its_own():
+    """Though the one of a loop before, which has ended, would go off sooner."""
+    ended: list[str] = []
+    limits = TimeLimits(ended.append)
+
+    async def begin_and_end() -> None:
+        limits.begin("before", 0.01)
+        limits.end("before")
+
+    async def wait() -> None:
+        limits.begin("after", 0.02)
+        await until_over(ended, 1)
+
+    asyncio.run(begin_and_end())
+    asyncio.run(wait())
+    assert ended == ["after"]
