@@ -279,7 +279,14 @@ class MadeKey:
         )
 
     async def ask_again(
-        self, fault: Fault, count: int, *, deadline_s: float, attempt_s: float, by_post: bool = False
+        self,
+        fault: Fault,
+        count: int,
+        *,
+        deadline_s: float,
+        attempt_s: float,
+        by_post: bool = False,
+        attempts: int = 2,
     ) -> Any:
         """
         Have the nodes repeat their acknowledgements, *count* of them with a fault.
@@ -290,12 +297,13 @@ class MadeKey:
             deadline_s: The deadline over all.
             attempt_s: The limit of one attempt.
             by_post: Whether each request is a POST of its own, instead of all going over one WebSocket.
+            attempts: How often a node is asked.
 
         Returns:
             The report, or the QuorumError.
         """
         timeouts = Timeouts(attempt_s=attempt_s, connect_s=attempt_s)
-        retry = RetryPolicy(attempts=2, first_wait_s=0.02, longest_wait_s=0.1)
+        retry = RetryPolicy(attempts=attempts, first_wait_s=0.02, longest_wait_s=0.1)
         try:
             async with nothing_left(), assert_runs_under(deadline_s + 1):
                 for index in range(count):

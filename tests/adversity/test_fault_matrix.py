@@ -141,8 +141,13 @@ async def test_what_passes_is_waited_for(made_keys: Any, name: str, size: Size) 
     """However many nodes have it: the retry gets the acknowledgement of the same key."""
     made = await made_keys(size)
     for count in size.counts:
+        # Of a node that comes back, a busy machine decides when; the others need two attempts.
         report = await made.ask_again(
-            PASSING[name], count, deadline_s=8, attempt_s=2.0 if size == LARGE else 0.5
+            PASSING[name],
+            count,
+            deadline_s=8,
+            attempt_s=2.0 if size == LARGE else 0.5,
+            attempts=20 if "return" in name else 2,
         )
         assert not isinstance(report, QuorumError), str(report)
         made.check_key(report)
