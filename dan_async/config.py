@@ -33,6 +33,9 @@ __all__ = ["MAX_PARTIES", "NodeEndpoint", "Threshold", "Timeouts", "TransportOpt
 #: Most parties that one key may have. Every party exchanges messages with every other, so the cost grows with the square.
 MAX_PARTIES = 20
 
+#: Longer parts of a URL's path are taken for API keys.
+LONGEST_SHOWN_PART = 15
+
 _THRESHOLD = re.compile(r"([0-9]{1,4})-of-([0-9]{1,4})\Z")
 
 
@@ -176,11 +179,12 @@ def check_transport(name: str, value: object) -> None:
 
 
 def redact_url(url: str) -> str:
-    """Return a URL fit for logs and errors: no user, no password, no query."""
+    """Return a URL fit for logs and errors: no user, password or query, and no long part of the path, such as an API key."""
     parts = urlsplit(url)
+    path = "/".join("***" if len(part) > LONGEST_SHOWN_PART else part for part in parts.path.split("/"))
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     port = f":{parts.port}" if parts.port else ""
-    return urlunsplit((parts.scheme, host + port, parts.path, "", ""))
+    return urlunsplit((parts.scheme, host + port, path, "", ""))
 
 
 def _to_url(value: Any) -> str:

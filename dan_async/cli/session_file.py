@@ -126,10 +126,11 @@ def _resolve(path: Path, shown: str) -> Path:
     """Follow symbolic links to where the bytes will be, and refuse devices, pipes and folders."""
     if str(path) == "-":
         raise ConfigurationError("--output needs a file name", hint="Use --json to write to standard output")
+    target = path
     try:
         target = path.resolve()
         mode = target.stat().st_mode
-    except FileNotFoundError:
+    except FileNotFoundError:  # also of the folder that this process was started in
         return target
     except (OSError, RuntimeError, ValueError) as error:
         raise ConfigurationError(f"--output: cannot use {shown}: {reason_for(error)}") from error

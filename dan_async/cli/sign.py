@@ -199,7 +199,7 @@ def _sign(
             signature = run_until_signal(job())
         except InvalidFieldError as error:
             member = error.field.removeprefix("message").removeprefix(".")
-            option = f"{wanted.option}: {member}" if member else wanted.option
-            raise for_option(error, option) from error
+            option = "--session" if member == "eph_alg" else wanted.option
+            raise for_option(error, f"{option}: {member}" if member else option) from error
     warnings.show()
     return signature

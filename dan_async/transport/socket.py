@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import aiohttp
 from aiohttp import WSCloseCode, WSMsgType
 
-from dan_async.config import TransportOptions, check_url, redact_url
+from dan_async.config import LONGEST_SHOWN_PART, TransportOptions, check_url, redact_url
 from dan_async.deadline import TimeLimits, after_reading, cancel_and_wait, settle
 from dan_async.errors import (
     ClientClosedError,
@@ -801,6 +801,7 @@ def _secrets_of(url: str, options: TransportOptions) -> tuple[str, ...]:
     if parts.username is not None and any(name.lower() == "authorization" for name in options.headers):
         raise InvalidFieldError("url", "has credentials in it, and options.headers has Authorization")
     found = {pair.rpartition("=")[2] for pair in parts.query.split("&")}
+    found |= {part for part in parts.path.split("/") if len(part) > LONGEST_SHOWN_PART}
     if parts.password is not None:
         user, password = unquote(parts.username or ""), unquote(parts.password)
         found |= {parts.password, password, base64.b64encode(f"{user}:{password}".encode()).decode()}

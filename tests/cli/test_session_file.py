@@ -146,6 +146,18 @@ def test_a_key_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     assert _names(tmp_path) == []
 
 
+def test_a_working_folder_that_is_gone_is_wrong_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As any other folder that is not there."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigurationError, match="--output: cannot write"), reserve(Path("session.json")):
+        pytest.fail("the body must not run")
+
+
 @pytest.mark.parametrize("kind", ["folder", "pipe", "missing folder", "file as folder", "stdout", "nul"])
 def test_refuses_what_cannot_hold_a_file(tmp_path: Path, kind: str) -> None:
     """Folders, devices, missing folders and impossible names are refused before anything is asked of a network."""

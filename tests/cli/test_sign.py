@@ -176,6 +176,11 @@ def test_through_a_gateway_that_does_not_know_the_key(run: Run, dummy: Path) -> 
     done = run("sign", "--session", str(dummy), "--message", "hello", *options)
     assert done.code == 1
     assert "error: " in done.error
+    done = run("sign", "--session", str(dummy), "--message", "a", "--eph-alg", "secp256k1", *options)
+    assert (done.code, done.error.partition(" in revision")[0]) == (
+        2,
+        "error: --session: eph_alg must be ed25519",
+    )
 
 
 @pytest.mark.parametrize(

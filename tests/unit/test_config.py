@@ -105,9 +105,14 @@ def test_bad_urls(url: Any) -> None:
 
 
 def test_urls_lose_their_secrets_when_shown() -> None:
-    """User, password, query and fragment are dropped."""
+    """User, password, query and fragment are dropped, and a part of the path that is as long as an API key."""
     assert redact_url("wss://u:p@h.example:1/v1?key=k#f") == "wss://h.example:1/v1"
     assert redact_url("ws://[::1]:5/v1") == "ws://[::1]:5/v1"
+    assert redact_url(f"https://h.example/v3/{'a1' * 16}") == "https://h.example/v3/***"
+    assert (
+        redact_url("https://h.example/api/v2/80002/nK7B.dd7f7861-190d/x")
+        == "https://h.example/api/v2/80002/***/x"
+    )
 
 
 def test_endpoint_forms() -> None:

@@ -546,16 +546,16 @@ async def test_a_closed_session_of_the_owner():
 
 
 def test_what_is_masked():
-    """Header values, tokens in them, the URL's password and query; short words are left alone."""
+    """Header values, tokens in them, the URL's password, query and long parts; short words are left alone."""
     way = SocketOpener(
-        "wss://user:s3cr%40et@host.example/v1?key=quarter",
+        "wss://user:s3cr%40et@host.example/0123456789abcdef/v1?key=quarter",
         options=TransportOptions(headers={"Authorization-2": "Bearer to-ken-1", "X-Short": "abc"}),
         connect_timeout_s=1,
     )
     assert way.mask("Basic dXNlcjpzM2NyQGV0 s3cr%40et") == "Basic [masked] [masked]"
-    text = way.mask("s3cr@et quarter Bearer to-ken-1 to-ken-1 abc host.example")
-    assert text == "[masked] [masked] [masked] [masked] abc host.example"
-    assert repr(way) == "SocketOpener('wss://host.example/v1')"
+    text = way.mask("s3cr@et quarter Bearer to-ken-1 to-ken-1 0123456789abcdef abc v1 host.example")
+    assert text == "[masked] [masked] [masked] [masked] [masked] abc v1 host.example"
+    assert repr(way) == "SocketOpener('wss://host.example/***/v1')"
 
 
 async def test_sockets_that_are_opened_together_are_kept_apart():
