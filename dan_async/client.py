@@ -23,7 +23,7 @@ from dan_async._values import (
 )
 from dan_async.config import Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.deadline import Deadline, OneLoop
+from dan_async.deadline import Deadline, OneLoop, carry_through
 from dan_async.errors import (
     ClientClosedError,
     ConfigurationError,
@@ -258,19 +258,26 @@ class DanClient:
         return network, Deadline(limit_s, began=began, limits=self._ends)
 
     async def aclose(self) -> None:
-        """Close the network, and stop it if the client started it. Calls under way fail. May be called twice."""
+        """
+        Close the network, and stop it if the client started it. Calls under way fail.
+
+        May be called twice. It is carried through even if cancelled meanwhile.
+        """
         if not self._is_closed:
             self._loop.check()
         self._is_closed = True
         async with self._opening:  # also the second time: the first may have been cancelled here
-            try:
-                await self._pending.aclose()
-                if self._network is not None:
-                    await self._network.aclose()
-            finally:
-                if self._source is not None and self._network is not None:  # else it opened nothing
-                    source, self._source = self._source, None
-                    await source.close_network()
+            await carry_through(self._close())
+
+    async def _close(self) -> None:
+        try:
+            await self._pending.aclose()
+            if self._network is not None:
+                await self._network.aclose()
+        finally:
+            if self._source is not None and self._network is not None:  # else it opened nothing
+                source, self._source = self._source, None
+                await source.close_network()
 
     async def generate_session_key(
         self,

@@ -17,7 +17,7 @@ from attrs import define, evolve, field
 from dan_async._values import MAX_SAFE_INT, check_instance, check_int, check_seconds, setting
 from dan_async.config import NodeEndpoint, Threshold, Timeouts, TransportOptions, check_operators
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.deadline import Deadline, OneLoop
+from dan_async.deadline import Deadline, OneLoop, carry_through
 from dan_async.errors import (
     TIME_CODES,
     ClientClosedError,
@@ -99,8 +99,11 @@ class NodePool:
         self.loop.check()
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection; carried through even if cancelled."""
         self.is_closed = True
+        await carry_through(self._close())
+
+    async def _close(self) -> None:
         await self.batches.aclose()
         if self._signer is not None:
             await self._signer.aclose()

@@ -112,6 +112,24 @@ async def test_closing_that_was_cancelled_is_taken_up_again() -> None:
         await dan.aclose()
 
 
+@pytest.mark.parametrize(
+    "close", [DanClient.aclose, lambda dan: dan.network.aclose()], ids=["client", "network"]
+)
+async def test_closing_is_carried_through(close: Any) -> None:
+    """Cancelled in whatever turn of the loop, it closes every connection."""
+    async with no_leaks(), Devnet(threshold=2, parties=2) as net:
+        for turns in range(1, 6):
+            dan = DanClient(net.network())
+            await dan.generate_session_key(wallet=WALLET, chain_id=1)
+            closing = asyncio.create_task(close(dan))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+            assert closing.cancelled()
+            assert [node._transport.connection for node in dan.network.pool.nodes] == [None, None]
+
+
 async def test_fifty_at_once() -> None:
     """Fifty concurrent calls on one client simply work."""
     async with Devnet(threshold=2, parties=3) as net, DanClient(net, timeouts=PATIENT) as dan:
