@@ -96,7 +96,7 @@ class ItemFailed:
 
     index: int
     request: Any = field(repr=False)
-    error: BaseException
+    error: Exception
     status: ClassVar[Literal["failed"]] = "failed"
     session: ClassVar[None] = None
     is_success: ClassVar[Literal[False]] = False
@@ -137,7 +137,7 @@ class UnsignedMessage:
 
     index: int
     message: Any = field(repr=False)
-    error: BaseException
+    error: Exception
     signature: ClassVar[None] = None
     is_success: ClassVar[Literal[False]] = False
 
@@ -242,7 +242,7 @@ class Finished(Generic[I, R]):
     index: int
     item: I
     value: R | None = None
-    error: BaseException | None = None
+    error: Exception | None = None
 
 
 @define

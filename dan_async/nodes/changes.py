@@ -25,7 +25,15 @@ from dan_async.network import EphemeralKeyReport
 from dan_async.nodes.ask_many import Answers, Plan
 from dan_async.nodes.health import rank
 from dan_async.nodes.node import Node
-from dan_async.nodes.round import Authenticate, NodeRound, SetupText, open_round, out_of_time, submit
+from dan_async.nodes.round import (
+    Authenticate,
+    NodeRound,
+    SetupText,
+    open_round,
+    out_of_time,
+    raise_if_closed,
+    submit,
+)
 from dan_async.protocols.node import REGISTER_PASSKEY, ChallengeResult, ChangeReceipt, PasskeyReceipt
 from dan_async.types import OperatorAddress
 
@@ -209,6 +217,7 @@ def _is_confirmed(
 def _too_few(
     found: int, needed: int, setup: SetupText, failures: list[NodeOutcome[Any]], deadline: Deadline
 ) -> QuorumError:
+    raise_if_closed(failures)
     if setup.operation == REGISTER_PASSKEY:
         problem = f"{found} nodes can register the passkey"
         hint = "Register another passkey when the other nodes are back"

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
@@ -59,7 +59,15 @@ from dan_async.nodes.blame import Pair, judge, sit_out
 from dan_async.nodes.health import rank
 from dan_async.nodes.keygen_batch import KeygenBatches
 from dan_async.nodes.node import Node, Request, probing
-from dan_async.nodes.round import NodeRound, SetupText, authenticate, open_round, out_of_time, submit
+from dan_async.nodes.round import (
+    NodeRound,
+    SetupText,
+    authenticate,
+    open_round,
+    out_of_time,
+    raise_if_closed,
+    submit,
+)
 from dan_async.protocols.fields import HASH, decode_canonical, encode, list_of, number, operators, wire
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.protocols.node import (
@@ -440,7 +448,7 @@ class NodeKeygen:
 
     def _learn(self, error: QuorumError, *, is_interactive: bool, was_signed: bool) -> None:
         """Leave nodes out of the next round; raise the error if there is a reason not to begin one."""
-        _raise_if_closed(error.outcomes)
+        raise_if_closed(error.outcomes)
         self._leave_out(error)
         obstacle = self._obstacle(error, is_interactive=is_interactive, was_signed=was_signed)
         if obstacle is not None:
@@ -545,7 +553,7 @@ class NodeKeygen:
             opened = evolve(opened, outcomes=(*first.replaced, *opened.outcomes))
             ready = len(opened.round.participants)
         if ready < opened.threshold.n:
-            _raise_if_closed(opened.outcomes)
+            raise_if_closed(opened.outcomes)
             outcomes = (*self._replaced, *opened.outcomes)
             error = not_ready(ready, opened.threshold, outcomes, request.request_id, deadline=self._deadline)
             error.earlier_culprits = tuple(sorted(self._culprits))
@@ -612,13 +620,6 @@ def not_ready(
         request_id=request_id,
     )
     return out_of_time(error, deadline, "waiting for nodes to be ready", phase="challenge")
-
-
-def _raise_if_closed(outcomes: Iterable[NodeOutcome[Any]]) -> None:
-    """Raise a node's ClientClosedError: whoever closed the network does not look for faults of the nodes."""
-    for outcome in outcomes:
-        if isinstance(outcome.error, ClientClosedError):
-            raise outcome.error
 
 
 def _is_incurable(outcome: NodeOutcome[Any]) -> bool:

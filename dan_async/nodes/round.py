@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attrs import evolve, field, frozen
 
 from dan_async.config import MAX_PARTIES
 from dan_async.deadline import Deadline
-from dan_async.errors import QuorumDeadlineError, QuorumError
+from dan_async.errors import ClientClosedError, NodeOutcome, QuorumDeadlineError, QuorumError
 from dan_async.listeners import EventHub, wallet_turn
 from dan_async.network import AuthModule
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
@@ -176,6 +176,13 @@ def submit(
     ask = request.within(deadline) if join is None else join(request)
     participants = [nodes[operator] for operator in opened.participants]
     return ask_many(participants, ask, plan, step=setup.operation, deadline=deadline)
+
+
+def raise_if_closed(outcomes: Iterable[NodeOutcome[Any]]) -> None:
+    """Raise a node's ClientClosedError: whoever closed the network does not look for faults of the nodes."""
+    for outcome in outcomes:
+        if isinstance(outcome.error, ClientClosedError):
+            raise outcome.error
 
 
 def out_of_time(failure: QuorumError, deadline: Deadline, doing: str, *, phase: str) -> QuorumError:

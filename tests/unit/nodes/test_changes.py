@@ -11,7 +11,7 @@ from attrs import evolve
 from dan_async import LocalWallet
 from dan_async.config import NodeEndpoint, Threshold
 from dan_async.deadline import Deadline
-from dan_async.errors import NodeCode, NodeProtocolError, QuorumError, RpcError
+from dan_async.errors import ClientClosedError, NodeCode, NodeProtocolError, QuorumError, RpcError
 from dan_async.network import EphemeralKeyChange, EphemeralKeyReport
 from dan_async.nodes import NodeNetwork
 from dan_async.protocols.fields import to_json
@@ -48,9 +48,10 @@ class Nodes:
         *,
         patience_s: float = 0.1,
         timeout_s: float = 5,
+        wallet: LocalWallet = OWNER,
     ) -> EphemeralKeyReport:
         places = {identity.operator: place for place, identity in enumerate(self.identities)}
-        network = NodeNetwork(
+        self.network = network = NodeNetwork(
             [NodeEndpoint(f"ws://127.0.0.1:{9000 + i}/v1/rpc", o) for o, i in places.items()],
             transport_for=lambda endpoint: InMemoryTransport(self._handler(places[endpoint.operator])),
             timeouts=evolve(QUICK, patience_s=patience_s),
@@ -66,7 +67,7 @@ class Nodes:
         )
         run = network.add_ephemeral_key if action == "add" else network.revoke_ephemeral_key
         try:
-            return await run(change, EoaAuth(OWNER), deadline=Deadline(timeout_s))
+            return await run(change, EoaAuth(wallet), deadline=Deadline(timeout_s))
         finally:
             await network.aclose()
 
@@ -120,6 +121,20 @@ async def test_how_many_must_confirm_is_the_keys_own(
     error = await error_of(nodes.change(action, said))
     assert isinstance(error, QuorumError)
     assert error.threshold == needed
+
+
+@pytest.mark.parametrize("action", ["add", "revoke"])
+async def test_a_network_that_is_closed_meanwhile_says_so(action: str) -> None:
+    """And blames no node."""
+    nodes = Nodes(2, 3, pool=3)
+
+    class Closing(LocalWallet):
+        async def sign_typed_data(self, typed_data: Any) -> str:
+            await nodes.network.aclose()
+            return await super().sign_typed_data(typed_data)
+
+    with pytest.raises(ClientClosedError):
+        await nodes.change(action, wallet=Closing("0x" + "00" * 31 + "07"))
 
 
 @pytest.mark.parametrize("action", ["add", "revoke"])
