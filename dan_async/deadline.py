@@ -16,6 +16,9 @@ from dan_async.errors import ConfigurationError, DanError, DeadlineExceededError
 #: Waits whose time is over are looked for at most so often, in seconds: each look goes through all of them.
 _LOOK_EVERY_S = 0.005
 
+#: Most waits that are ended in one turn of the event loop: each may wake a call.
+_MOST_AT_ONCE = 32
+
 T = TypeVar("T")
 W = TypeVar("W")
 
@@ -70,7 +73,9 @@ class TimeLimits(Generic[W]):
             after_reading(self._judge, [(wait, due) for wait, due in self._waits.items() if due <= now])
 
     def _judge(self, over: list[tuple[W, float]]) -> None:
-        for wait, due in over:
+        if len(over) > _MOST_AT_ONCE:
+            self.loop.call_soon(self._judge, over[_MOST_AT_ONCE:])
+        for wait, due in over[:_MOST_AT_ONCE]:
             if self._waits.get(wait) == due:  # else it has ended, or begun again
                 del self._waits[wait]
                 self._on_over(wait)
@@ -260,7 +265,7 @@ async def settled(waiter: asyncio.Future[T], timeout_s: float | None, otherwise:
     """Wait for a future of the caller's own; when the time is over it is settled with *otherwise*. None is no limit."""
     timer = None
     if timeout_s is not None:
-        timer = waiter.get_loop().call_later(timeout_s, settle, waiter, otherwise)
+        timer = waiter.get_loop().call_later(timeout_s, after_reading, settle, waiter, otherwise)
     try:
         return await waiter
     finally:

@@ -215,7 +215,7 @@ async def test_clients_that_say_nothing_to_a_gateway_keep_nobody_out(make_devnet
     opening = json.dumps({"metadata": [], "signAlg": "secp256k1"})
     async with contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        silent = [await session.ws_connect(f"{url}/keygen") for _ in range(6)]
+        silent = [await stack.enter_async_context(session.ws_connect(f"{url}/keygen")) for _ in range(6)]
         for websocket in silent[:3]:
             assert (await websocket.receive(timeout=5)).type is not aiohttp.WSMsgType.TEXT
         async with session.ws_connect(f"{url}/keygen") as asking:

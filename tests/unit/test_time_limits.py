@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 from unittest.mock import patch
 
 from dan_async.deadline import TimeLimits
 
 
-async def until_over(ended: list[str], count: int) -> None:
+async def until_over(ended: list[Any], count: int) -> None:
     async with asyncio.timeout(5):
         while len(ended) < count:
             await asyncio.sleep(0.001)
@@ -70,6 +71,23 @@ async def test_limits_close_together_are_looked_at_together():
             limits.begin(str(number), 0.01 + number * 1e-5)
         await until_over(ended, 1000)
     assert sum(call.args[1] == limits._look for call in call_at.call_args_list) <= 100
+
+
+async def test_few_waits_end_in_one_turn_of_the_loop():
+    """A thousand that are over at the same time do not hold up the host's own work."""
+    turn, ended = 0, list[int]()
+    limits: TimeLimits[int] = TimeLimits(lambda _: ended.append(turn))
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        asyncio.get_running_loop().call_soon(count)
+
+    count()
+    for number in range(1000):
+        limits.begin(number, 0.0)
+    await until_over(ended, 1000)
+    assert max(map(ended.count, set(ended))) <= 32
 
 
 async def test_nothing_ends_after_closing():
