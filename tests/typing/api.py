@@ -285,7 +285,7 @@ async def batches(dan: DanClient, session: DanSessionKeyPayload) -> list[DanSess
             made.append(item.session)
             assert_type(item.session, DanSessionKeyPayload)
         else:
-            assert_type(item.error, BaseException)
+            assert_type(item.error, Exception)
             assert_type(item.status, Literal["failed"])
     async for signed in dan.sign_many([], session):
         if signed.signature is None:
