@@ -153,7 +153,7 @@ async def test_a_peer_that_stays_away_fails_each_request_once() -> None:
         assert {error.attempts for error in failed} == {3}
         assert len({id(error) for error in failed}) == COUNT // 2
         # 500 requests with three attempts each are not 1500 connections; nor 500 failures of the node.
-        assert at.proxy.accepted <= 8
+        assert at.proxy.accepted <= 20  # how many depends on how long the errors take to arrive
         assert at.node.health.failures <= 8
 
 
