@@ -10,7 +10,7 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from attrs import define, field
@@ -150,12 +150,17 @@ def operation(
         )
 
 
-@contextmanager
-def wallet_turn(events: EventHub, request_id: RequestId, is_interactive: bool) -> Iterator[None]:  # noqa: FBT001 - reads as a statement
+def wallet_turn(
+    events: EventHub,
+    request_id: RequestId,
+    is_interactive: bool,  # noqa: FBT001 - reads as a statement
+) -> AbstractContextManager[None]:
     """Emit that the owner's wallet is asked, and that it has answered; of one that signs at once only if asked for."""
-    if not events.listeners:
-        yield
-        return
+    return _heard_turn(events, request_id, is_interactive) if events.listeners else nullcontext()
+
+
+@contextmanager
+def _heard_turn(events: EventHub, request_id: RequestId, is_interactive: bool) -> Iterator[None]:  # noqa: FBT001 - as above
     from dan_async.events import AT_ONCE_S, WalletAnswered, WalletAsked
 
     started = time.monotonic()

@@ -261,10 +261,11 @@ def read_request(given: object, shared: Mapping[str, Any]) -> tuple[object, Call
     if isinstance(given, DanSessionKeyRequestParams):
         given = {a.name: getattr(given, a.name) for a in fields(type(given))}
     merged = {**shared, **check_mapping("request", given)}
-    for name in merged.keys() - _PARAMETERS:
-        raise InvalidFieldError(
-            shown_name(name, otherwise="a name"), "is not a parameter of generate_session_key"
-        )
+    for name in merged:
+        if name not in _PARAMETERS:
+            raise InvalidFieldError(
+                shown_name(name, otherwise="a name"), "is not a parameter of generate_session_key"
+            )
     return merged.get("reference"), partial(SessionKeyRequest, **merged)
 
 

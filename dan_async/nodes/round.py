@@ -148,8 +148,7 @@ async def authenticate(
     """Have the owner sign the challenge. The deadline stands still while a person is asked."""
     is_interactive = auth.interactive
     waiting = deadline.paused() if is_interactive else nullcontext()
-    turn = wallet_turn(events, request_id, is_interactive) if events.listeners else nullcontext()
-    with waiting, turn:
+    with waiting, wallet_turn(events, request_id, is_interactive):
         signature = await auth.authorise(challenge=challenge, typed_data=typed_data)
     return UserAuthentication(method=auth.method, id=auth.id, credentials=credentials, signature=signature)
 
