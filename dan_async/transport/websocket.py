@@ -553,7 +553,8 @@ class WebSocketTransport:
     async def _open(self) -> Connection:
         for old in [connection for connection in self._set_aside if not connection.pending]:
             # One that was lost may have a goodbye to take; of a silent one none is to be expected.
-            await old.aclose(self._opener.closed_error, is_polite=old.is_lost)
+            # A call may have this one and not have begun: it is told of a loss, since the client is not closed.
+            await old.aclose(self._opener.broken, is_polite=old.is_lost)
             self._set_aside.remove(old)
         await asyncio.sleep(self._backoff.remaining())
         limit = asyncio.timeout(self._connect_timeout_s)
@@ -577,7 +578,7 @@ class WebSocketTransport:
             await self._on_connect(connection.request)
         except BaseException as error:
             # Whoever cancels does not wait for a peer that may have stalled.
-            await connection.aclose(self._opener.closed_error, is_polite=isinstance(error, Exception))
+            await connection.aclose(self._opener.broken, is_polite=isinstance(error, Exception))
             raise
 
     async def _opened(self) -> Connection:

@@ -353,6 +353,29 @@ async def test_a_connection_that_cannot_be_written_to_is_not_used_again():
         await transport.aclose()
 
 
+async def test_a_call_whose_new_connection_broke_at_once_is_told_of_a_loss():
+    """Others find out first and open the next one, before it could begin: that is not its owner's closing."""
+    others: list[asyncio.Task[object]] = []
+
+    async def call_twice() -> object:
+        with pytest.raises(ConnectionLostError):
+            await transport.call("finds_out", "{}", timeout_s=5)
+        return await transport.call("again", "{}", timeout_s=5)
+
+    async def on_connect(call):
+        if not others:
+            # As after the loop lost it, before the reader's turn.
+            call.__self__._socket._ws._writer._closing = True
+            others.append(asyncio.create_task(call_twice()))
+
+    async with rpc_server() as server, no_leaks():
+        transport = connect(server.port, on_connect=on_connect)
+        with pytest.raises(ConnectionLostError):
+            await transport.call("waits", "{}", timeout_s=5)
+        assert (await others[0])["method"] == "again"
+        await transport.aclose()
+
+
 async def test_an_idle_connection_that_went_dead_is_found_by_the_heartbeat():
     """Before it is needed: the next call pays nothing for it."""
     async with rpc_server() as server, CuttableProxy(server.port) as proxy, no_leaks():
