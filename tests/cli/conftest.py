@@ -12,10 +12,10 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from select import select
 from typing import Protocol
 
 import pytest
@@ -71,10 +71,14 @@ def terminal(
     *args: str,
     columns: int = 80,
     cwd: Path | None = None,
-    stop_after_s: float | None = None,
+    stop_when: Callable[[str], object] | None = None,
     **environment: str,
 ) -> Finished:
-    """Run the command on a pseudo-terminal, with both streams in ``out``, less the colours; Ctrl-C after some time."""
+    """
+    Run the command on a pseudo-terminal, with both streams in ``out``, less the colours.
+
+    *stop_when* is asked at times, with what is shown so far, whether to press Ctrl-C.
+    """
     screen, theirs = pty.openpty()
     fcntl.ioctl(screen, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     path = os.pathsep.join(entry for entry in sys.path if entry)
@@ -90,17 +94,23 @@ def terminal(
         env=inherited | {"TERM": "xterm-256color", "PYTHONPATH": path} | environment,
     )
     os.close(theirs)
-    stop = threading.Timer(stop_after_s or 0, process.send_signal, [signal.SIGINT])
-    if stop_after_s is not None:
-        stop.start()
     shown = b""
     with suppress(OSError):  # the other side was closed
-        while chunk := os.read(screen, 65536):
-            shown += chunk
+        while True:
+            if stop_when is None or select([screen], [], [], 0.1)[0]:
+                if not (chunk := os.read(screen, 65536)):
+                    break
+                shown += chunk
+            if stop_when is not None and stop_when(_without_colours(shown)):
+                process.send_signal(signal.SIGINT)
+                stop_when = None
     os.close(screen)
     code = process.wait(timeout=20)
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode()).replace("\r\n", "\n")
-    return Finished(code, text, "")
+    return Finished(code, _without_colours(shown), "")
+
+
+def _without_colours(shown: bytes) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode(errors="replace")).replace("\r\n", "\n")
 
 
 def command(*args: str) -> Sequence[str]:

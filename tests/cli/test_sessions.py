@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from pathlib import Path
+from select import select
 
 import pytest
 
@@ -288,7 +289,15 @@ def test_ctrl_c_leaves_the_store_as_it_is(records: list[StoredSession], tmp_path
         url = f"ws://127.0.0.1:{silent.getsockname()[1]}/v1/rpc"
         named = [part for place in (1, 2) for part in ("--node", f"{url}=0x{place:040}")]
         key = {"DAN_ASYNC_STORE_KEY": KEY.to_text()}
-        stopped = terminal("sessions", "recover", *STORE, *named, cwd=tmp_path, stop_after_s=4, **key)
+        stopped = terminal(
+            "sessions",
+            "recover",
+            *STORE,
+            *named,
+            cwd=tmp_path,
+            stop_when=lambda _: select([silent], [], [], 0)[0],
+            **key,
+        )
     assert stopped.code == 130
     assert stopped.out.splitlines()[-1].startswith("interrupted: some nodes may have carried it out")
     shown = terminal("sessions", "show", records[3].record_id, *STORE, "--json", cwd=tmp_path, **key)

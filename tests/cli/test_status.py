@@ -67,7 +67,8 @@ def test_the_table(run: Run, nodes: list[str]) -> None:
 @pytest.mark.parametrize("watch", [(), ("--watch", "0.1", "--timeout", "1")])
 def test_on_a_narrow_terminal_everything_can_be_copied(nodes: list[str], watch: tuple[str, ...]) -> None:
     """Operators and URLs stand whole, each on a line of its own."""
-    shown = terminal("status", *options([*nodes, DOWN]), *watch, stop_after_s=4 if watch else None)
+    stop_when = (lambda shown: "3 of 4 live" in shown) if watch else None
+    shown = terminal("status", *options([*nodes, DOWN]), *watch, stop_when=stop_when)
     assert shown.code == 0
     lines = [line.strip() for line in shown.out.splitlines()]
     for node in [*nodes, DOWN]:

@@ -151,7 +151,7 @@ async def network() -> AsyncIterator[Net]:
                 try:
                     await net.prepare()
                     break
-                except (DanError, RpcFaultError):  # the nodes are hasty, and the machine may be busy
+                except* (DanError, RpcFaultError):  # the nodes are hasty, and the machine may be busy
                     if attempt == _ATTEMPTS - 1:
                         raise
             yield net
