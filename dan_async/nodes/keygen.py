@@ -35,13 +35,11 @@ from dan_async.errors import (
     ClientClosedError,
     ConfigurationError,
     DanError,
-    FailureKind,
     NodeCode,
     NodeError,
     NodeOutcome,
     NodeRefusedError,
     QuorumError,
-    failure_kind,
     failure_number,
 )
 from dan_async.listeners import EventHub, RequestLog, report_verdict
@@ -63,6 +61,7 @@ from dan_async.nodes.round import (
     NodeRound,
     SetupText,
     authenticate,
+    is_incurable,
     open_round,
     out_of_time,
     raise_if_closed,
@@ -484,7 +483,7 @@ class NodeKeygen:
         self._disputes |= blame.disputes
         self._left_out |= self._culprits
         for outcome in error.outcomes:
-            is_refusal = isinstance(outcome.error, NodeRefusedError) and not _is_incurable(outcome)
+            is_refusal = isinstance(outcome.error, NodeRefusedError) and not is_incurable(outcome)
             if outcome.error is not None and not is_refusal:
                 self._left_out.add(outcome.operator)
         if (len(self._left_out), len(self._disputes)) == before or self._suitable() is None:
@@ -512,7 +511,8 @@ class NodeKeygen:
         """Return the reason not to start again, as the error's hint; None if there is none."""
         if not error.retryable or self._deadline.is_over:
             return error.hint
-        if 2 * sum(map(_is_incurable, error.outcomes)) > len(error.outcomes):
+        if 2 * sum(map(is_incurable, error.outcomes)) > len(error.outcomes):
+            error.retryable = False
             return (
                 "Most nodes refuse the request itself: read their reasons below; repeating it does not help"
             )
@@ -620,12 +620,6 @@ def not_ready(
         request_id=request_id,
     )
     return out_of_time(error, deadline, "waiting for nodes to be ready", phase="challenge")
-
-
-def _is_incurable(outcome: NodeOutcome[Any]) -> bool:
-    """Whether a node refused something that another round would bring again."""
-    error = outcome.error
-    return isinstance(error, NodeRefusedError) and FailureKind.CURABLE not in failure_kind(error)
 
 
 # --- settling ---------------------------------------------------------------------------------------------------------
