@@ -317,7 +317,7 @@ class ChallengeError(ProtocolError):
 
 
 class KeySubstitutionError(ProtocolError):
-    """The public key, the key id or the passkey is not the one agreed upon."""
+    """The gateway registered another passkey than the one that was made."""
 
 
 class NodeCode(IntEnum):
@@ -705,7 +705,7 @@ class SessionFailedError(DanError):
 
 
 class SessionExpiredError(DanError):
-    """The session's expiry has passed. Nothing was sent."""
+    """The session, or a new ephemeral key before it was authorised, has expired. Nothing was made or signed."""
 
 
 class SignatureCheckError(DanError):
@@ -751,7 +751,7 @@ class PaymasterError(BundlerError):
 
 
 class DuplicateUserOperationError(UserOperationError):
-    """This very operation was sent before, or another one already has its nonce. It was not sent."""
+    """This very operation was sent before, or an earlier one has made the same calls after all. Nothing was sent."""
 
 
 class UserOperationRevertedError(UserOperationError):
