@@ -89,7 +89,7 @@ from dan_async.types import OperatorAddress, RequestId, TypedData
 
 _log = logging.getLogger(__name__)
 
-#: How many times a key generation is started again that cannot leave out anybody new. One that can always is.
+#: How many restarts are allowed that leave out no further node. One that does leave out another is always allowed.
 _VAIN_RESTARTS = 2
 
 #: Without a grace of the caller's own: this part of the time that it took until t nodes agreed, within these bounds, in
@@ -131,7 +131,7 @@ class UntilVerdict(Plan[Acknowledgement]):
     grace_s: float | None = None
     #: Nodes that are not waited for after the verdict is won: they were late the last times as well.
     slow: Collection[OperatorAddress] = ()
-    #: They make the key together, so running out of time says nothing about any one of them.
+    #: None: the nodes make the key together, so running out of time says nothing about any one of them.
     last_word_s: float = 0.0
 
     def check(self, operator: OperatorAddress, answer: Acknowledgement) -> str:
@@ -179,7 +179,7 @@ async def _certify(
     outcomes: Sequence[NodeOutcome[Acknowledgement]],
     deadline: Deadline,
 ) -> list[NodeOutcome[Acknowledgement]]:
-    """Hand the certificate on to those that could not finish; return all outcomes, with what these say now."""
+    """Bring the certificate to the nodes that could not finish; return all outcomes, with the new answers of these nodes."""
     (agreed,) = tally.winners
     found = {
         o.answer.certificate: o for o in outcomes if o.answer is not None and o.answer.text == agreed.text
@@ -302,7 +302,7 @@ async def run_keygen(
 
 @frozen(kw_only=True, repr=False)
 class _RoundText:
-    """The part of an opened round that its request does not say, for a store."""
+    """What a store keeps of an opened round, beside the request."""
 
     participants: Annotated[tuple[OperatorAddress, ...], wire("participants", operators(2, MAX_PARTIES))]
     nonces: Annotated[tuple[bytes, ...], wire("nonces", list_of(HASH, 2, MAX_PARTIES))]
@@ -318,7 +318,7 @@ class OpenedRound:
     round: NodeRound
     #: When the first nonce ends, in Unix seconds.
     expires_at: int
-    #: Of all that were asked; none if these take part, as many as were wanted.
+    #: The outcome of every node that was asked; empty if only the wanted number was asked and all of them take part.
     outcomes: tuple[NodeOutcome[Any], ...] = ()
 
     @classmethod
