@@ -449,6 +449,8 @@ class SessionStore(Protocol):
         """
         Return how many records were deleted: every one whose key has ended, whatever its state.
 
+        An expired session can be rotated and then used again; a deleted one cannot.
+
         Args:
             ended_for_s: Only those that have ended for so many seconds.
 
