@@ -649,7 +649,7 @@ class OpensKeygen(Protocol):
             deadline: The job's deadline.
 
         Returns:
-            What the owner is to sign, and the way to go on.
+            The typed data for the owner to sign, and the way to go on.
 
         Raises:
             ConfigurationError: The network cannot carry the request; nothing was sent.

@@ -1,5 +1,5 @@
 """
-What is known of the nodes: how they have been doing, what counts as late in signing, and what they say of the time.
+The health of the nodes, the time after which a step of signing is late, and the nodes' clocks.
 
 The one place where latencies, failures and times are kept. The records are pure: the clock and the jitter are injected.
 Choosing nodes (``rank``) only reads them.

@@ -302,7 +302,7 @@ async def run_keygen(
 
 @frozen(kw_only=True, repr=False)
 class _RoundText:
-    """What a store keeps of an opened round, beside the request."""
+    """The part of an opened round that a store keeps beside the request."""
 
     participants: Annotated[tuple[OperatorAddress, ...], wire("participants", operators(2, MAX_PARTIES))]
     nonces: Annotated[tuple[bytes, ...], wire("nonces", list_of(HASH, 2, MAX_PARTIES))]
@@ -347,7 +347,7 @@ class OpenedRound:
 
     @property
     def typed_data(self) -> TypedData:
-        """What the owner signs."""
+        """The typed data that the owner signs."""
         return REVISION_1.typed_data("keygen", self.setup, self.round.challenge)
 
     @property
