@@ -227,9 +227,10 @@ _TURNS = 10
 
 async def read_on(is_enough: Callable[[], bool], *, depth: int = 1) -> None:
     """
-    Let the event loop read what has come, before it is judged that nothing came in time; *depth* counts waits in waits.
+    Let the event loop read what has come, before deciding that nothing came in time.
 
-    When a process runs on after it was suspended, all its timers are due at once, before any socket is looked at.
+    When a process runs on after it was suspended, all its timers are due at once, before any socket is read. *depth* is how
+    many waits are nested: what came passes through each of them.
     """
     for _ in range(depth * _TURNS):
         if is_enough():

@@ -209,7 +209,7 @@ class DeadlineExceededError(DanError, TimeoutError):
 
 class OverloadedError(DeadlineExceededError):
     """
-    More is asked for than is done in the time of this call, or than there is a place for. Nothing was signed or begun.
+    The call's time ran out before its turn came, or no place is left for it. Nothing was signed or begun.
 
     Args:
         message: What happened.
@@ -227,7 +227,7 @@ class WalletError(DanError):
 
 
 class WalletRefusedError(WalletError):
-    """The wallet, or the person in front of it, said no."""
+    """The wallet, or the person using it, declined."""
 
 
 class WalletTimeoutError(WalletError, TimeoutError):
@@ -243,7 +243,7 @@ class WrongSignerError(WalletError):
 
 
 class TransportError(DanError):
-    """Bytes could not be moved to or from a peer."""
+    """A request could not be sent to a peer, or its reply not received."""
 
 
 class ConnectError(TransportError, ConnectionError):
@@ -317,7 +317,7 @@ class ChallengeError(ProtocolError):
 
 
 class KeySubstitutionError(ProtocolError):
-    """The public key, the key id or the passkey is not the one agreed upon."""
+    """The gateway registered another passkey than the one that was made."""
 
 
 class NodeCode(IntEnum):
@@ -665,7 +665,7 @@ class StoreTamperedError(StoreError):
 
 
 class StoreClockError(StoreError):
-    """The clock is behind what is stored: it was set back, and nothing can be called expired by it."""
+    """The clock is behind the newest record, so nothing can be called expired by it."""
 
 
 class RecordConflictError(StoreError):
@@ -674,7 +674,7 @@ class RecordConflictError(StoreError):
 
 class BatchInterruptedError(DanError):
     """
-    What a batch ran on failed before the batch had ended. Run it again: no row gets a second key.
+    The cluster that a batch ran on failed before the batch had ended. Run it again: no row gets a second key.
 
     Args:
         message: The problem.
@@ -701,11 +701,11 @@ class SessionPendingError(DanError):
 
 
 class SessionFailedError(DanError):
-    """An earlier attempt failed, and it was not asked for a new one. There is no key."""
+    """In a resumed batch: an earlier attempt at this row failed, and no new one was asked for. There is no key."""
 
 
 class SessionExpiredError(DanError):
-    """The session's expiry has passed. Nothing was sent."""
+    """The session, or a new ephemeral key before it was authorised, has expired. Nothing was made or signed."""
 
 
 class SignatureCheckError(DanError):
@@ -714,7 +714,7 @@ class SignatureCheckError(DanError):
 
 class UserOperationError(DanError):
     """
-    A user operation did not go the way it should.
+    A user operation failed.
 
     Args:
         message: What happened.
@@ -751,7 +751,7 @@ class PaymasterError(BundlerError):
 
 
 class DuplicateUserOperationError(UserOperationError):
-    """This very operation was sent before, or another one already has its nonce. It was not sent."""
+    """This very operation was sent before, or an earlier one has made the same calls after all. Nothing was sent."""
 
 
 class UserOperationRevertedError(UserOperationError):
@@ -807,7 +807,7 @@ class UserOperationInDoubtError(UserOperationTimeoutError):
 
 
 class FailureKind(Flag):
-    """What follows from a failure."""
+    """The consequences of a failure."""
 
     #: Repeating does not cure it, and it counts against the node.
     NONE = 0

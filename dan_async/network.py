@@ -97,7 +97,7 @@ class AuthModule(Protocol):
 @frozen(kw_only=True)
 class EphemeralKeyChange:
     """
-    One change, independent of the network that carries it out.
+    An ephemeral key to add or to revoke, independent of the network that does it.
 
     Args:
         request_id: Names it on every node; the same over all attempts.
@@ -119,11 +119,11 @@ class EphemeralKeyChange:
 @frozen(kw_only=True)
 class EphemeralKeyReport:
     """
-    A finished change.
+    The result of adding or revoking an ephemeral key.
 
     Args:
         request_id: The request it answers.
-        confirmed_by: The operators that signed for it; empty for a gateway, which does not say.
+        confirmed_by: The operators that signed a receipt; empty for a gateway, which does not say.
         failures: The other nodes' answers, one line each.
     """
 
@@ -649,7 +649,7 @@ class OpensKeygen(Protocol):
             deadline: The job's deadline.
 
         Returns:
-            What the owner is to sign, and the way to go on.
+            The typed data for the owner to sign, and the way to go on.
 
         Raises:
             ConfigurationError: The network cannot carry the request; nothing was sent.

@@ -63,7 +63,7 @@ class OpenTelemetryObserver:
         tracer_provider: Where spans go; the global provider if None.
         meter_provider: Where metrics go; the global provider if None.
         all_attempts: Whether attempts that succeed at once, and wallets that sign at once, have spans and durations as well.
-            That costs some 40 % of a key generation's own work.
+            That costs some 50 % of a key generation's own work.
 
     Raises:
         InvalidFieldError: *all_attempts* is not a bool.

@@ -1,9 +1,9 @@
 """
-Fair to the host's event loop: our work is spread over its turns by a time budget.
+Be fair to the host's event loop: spread our work over its turns by a time budget.
 
-A turn is one pass of the loop over everything that is ready. What a program awaits at once is ready at once, calls and
-replies alike, and nothing else of the program runs before the turn is over. So work passes a gate here before each larger
-step: once this turn's time is used up it waits for the next turn, in the order of arrival, work under way before new calls.
+A turn is one pass of the loop over everything that is ready. A thousand calls that a program begins at once, or their
+replies, would all run in one turn, and nothing else of the program before it is over. So each larger step first asks here:
+once this turn's budget is used up it waits for a later turn, in the order of arrival, work under way before new calls.
 """
 
 from __future__ import annotations

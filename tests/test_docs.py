@@ -127,11 +127,12 @@ def test_the_changelog_announces_what_exists() -> None:
 
 @pytest.mark.parametrize("page", OF_TODAY, ids=name_of)
 def test_every_path_exists(page: Path) -> None:
-    """Files and folders of the repository, in full or as seen from the package."""
+    """Files and folders of the repository, in full or as seen from the package or the benchmarks."""
     text = without_code(text_of(page))
     paths = set(re.findall(r"`((?:\w+/)*\w+\.py|(?:\w+/)+)`", text)) - OF_A_READER
     paths |= set(re.findall(r"\bdan_async/[\w/]+(?:\.py)?", text))
-    homes = (ROOT, ROOT / "dan_async")
+    paths |= set(re.findall(r"`(results/[\w-]+\.json)`", text))
+    homes = (ROOT, ROOT / "dan_async", ROOT / "benchmarks")
     assert [path for path in sorted(paths) if not any((home / path).exists() for home in homes)] == []
 
 

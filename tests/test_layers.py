@@ -1,4 +1,4 @@
-"""The floors of the house: imports point downward only, those for types included, and each library has one home."""
+"""The layers of the package: imports point downward only, those for types included, and each library has one home."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "dan_async"
 
-#: From the ground up. A module imports from lower floors, and from its own room (the first part of its name).
-FLOORS: tuple[frozenset[str], ...] = (
+#: From the ground up. A module imports from lower layers, and from its own part (the first part of its dotted name).
+LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_version", "types"}),
     frozenset({"errors"}),
     frozenset({"_values"}),
@@ -31,7 +31,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 )
 
 #: The same inside the devnet.
-DEVNET_FLOORS: tuple[frozenset[str], ...] = (
+DEVNET_LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"listening", "share_store", "mpc", "local_chain"}),
     frozenset({"faults", "gateway"}),
     frozenset({"context"}),
@@ -43,8 +43,8 @@ DEVNET_FLOORS: tuple[frozenset[str], ...] = (
 
 #: The jobs' contract is `network`: whoever calls a job chooses the network, so these know none, wherever it stands.
 FORBIDDEN = {
-    room: frozenset({"nodes", "gateway", "devnet"})
-    for room in ("request", "jobs", "client", "batch", "account", "userops", "web3", "mcp")
+    part: frozenset({"nodes", "gateway", "devnet"})
+    for part in ("request", "jobs", "client", "batch", "account", "userops", "web3", "mcp")
 }
 
 #: Arithmetic and text only: no waiting, no clock, no socket.
@@ -103,50 +103,50 @@ def _is_module(name: str) -> bool:
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
-def _room(path: Path) -> str:
+def _part(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def _floor(room: str, floors: tuple[frozenset[str], ...]) -> int:
-    (number,) = (number for number, rooms in enumerate(floors) if room in rooms)
+def _layer(part: str, layers: tuple[frozenset[str], ...]) -> int:
+    (number,) = (number for number, parts in enumerate(layers) if part in parts)
     return number
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_downward(path: Path) -> None:
-    """A room imports rooms of lower floors only."""
-    room = _room(path)
+    """A part imports parts of lower layers only."""
+    part = _part(path)
     for name in _imports(path):
         parts = name.split(".")
-        if parts[0] != "dan_async" or parts[1] == room:
+        if parts[0] != "dan_async" or parts[1] == part:
             continue
-        assert _floor(parts[1], FLOORS) < _floor(room, FLOORS), name
+        assert _layer(parts[1], LAYERS) < _layer(part, LAYERS), name
 
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in MODULES if _room(path) in FORBIDDEN],
+    [path for path in MODULES if _part(path) in FORBIDDEN],
     ids=lambda path: str(path.relative_to(PACKAGE)),
 )
 def test_jobs_know_no_network(path: Path) -> None:
-    """Some rooms may not import others, though these are on lower floors."""
-    rooms = {name.split(".")[1] for name in _imports(path) if name.startswith("dan_async.")}
-    assert not rooms & FORBIDDEN[_room(path)]
+    """Some parts may not import others, though these are on lower layers."""
+    parts = {name.split(".")[1] for name in _imports(path) if name.startswith("dan_async.")}
+    assert not parts & FORBIDDEN[_part(path)]
 
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in MODULES if _room(path) == "devnet"],
+    [path for path in MODULES if _part(path) == "devnet"],
     ids=lambda path: str(path.relative_to(PACKAGE)),
 )
 def test_imports_inside_the_devnet_point_downward(path: Path) -> None:
-    """The devnet's rooms have floors too."""
-    room = path.relative_to(PACKAGE).with_suffix("").parts[1]
+    """The devnet's parts have layers too."""
+    part = path.relative_to(PACKAGE).with_suffix("").parts[1]
     for name in _imports(path):
         parts = tuple(name.split("."))
-        if parts[:2] != ("dan_async", "devnet") or len(parts) < 3 or parts[2] == room:
+        if parts[:2] != ("dan_async", "devnet") or len(parts) < 3 or parts[2] == part:
             continue
-        assert _floor(parts[2], DEVNET_FLOORS) < _floor(room, DEVNET_FLOORS), name
+        assert _layer(parts[2], DEVNET_LAYERS) < _layer(part, DEVNET_LAYERS), name
 
 
 def test_no_imports_go_in_circles() -> None:
@@ -166,10 +166,10 @@ def test_no_imports_go_in_circles() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_libraries_stay_at_home(path: Path) -> None:
-    """Curve arithmetic, hashing, retries and the terminal each have one room."""
+    """Curve arithmetic, hashing, retries and the terminal each have one home."""
     for name in _imports(path):
         home = HOMES.get(name.split(".")[0])
-        assert home is None or _room(path) in home, name
+        assert home is None or _part(path) in home, name
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -161,7 +161,7 @@ def batch(
     A row that has its key is skipped, and one that was in progress is first
     settled with the nodes: no row gets a second key. A row has the fields id,
     privateKey (or address, with --wallet-rpc), chainId, duration, threshold,
-    partiesNumber, minParties, permissions and keyLabel, all of them optional;
+    partiesNumber, minParties, permissions, keyLabel and ephAlg, all of them optional;
     with an id it stays the same row when its other fields change.
 
     Standard output gets a summary at the end, or a report with --json. Exit codes:

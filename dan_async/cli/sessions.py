@@ -392,7 +392,11 @@ def purge_sessions(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete expired sessions. A revoked one is kept until it would have expired."""
+    """
+    Delete expired sessions. A revoked one is kept until it would have expired.
+
+    A deleted session cannot be rotated any more: its key can never be used again.
+    """
 
     async def purge(opened: SQLAlchemyStore) -> int:
         if mark_only:

@@ -49,7 +49,7 @@ _MOST_BYTES = 4 * 1024 * 1024
 
 @frozen(kw_only=True)
 class MessageOptions:
-    """What is to be signed."""
+    """The message to sign."""
 
     panel: ClassVar[str] = "What to sign: exactly one"
 
@@ -71,7 +71,7 @@ class MessageOptions:
 
 @frozen(kw_only=True)
 class SigningOptions:
-    """What is to be known about the message and the session besides."""
+    """Further options of the message and the session."""
 
     chain_id: int | None = option(
         "ID",

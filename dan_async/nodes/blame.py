@@ -1,16 +1,15 @@
 """
 Blame when nodes fail together: which of them may be at fault, and which may take part next. Pure.
 
-In key generation, what most of the others say of a node is taken for true. Where one word stands against another, the two
-are in dispute: an honest node blames only those that were silent towards it, or sent it something wrong, or gave up without
-a reason. So one of each pair is faulty, and a set without any such pair loses no round to a dishonest node that does not
-show it anew.
+In key generation, a node that most of the others blame is at fault. If only one node blames another, the two are in dispute:
+an honest node blames only nodes that sent it nothing, sent it something wrong, or gave up without a reason, so one of the
+two is faulty. The next round leaves out at least one of them, so each failed round shows a faulty node or a new dispute.
 
-In signing, no node's word about another is believed. A failed set leaves *conflicts*: groups of its signers of which one at
-least is at fault. An accuser and whom it accuses are one, a node whose own answer is bad is one by itself, a whole set is
-one where nothing says more; and no later set has all nodes of a conflict. Honest nodes that reach each other are in none
-among themselves, so that any t of them may always be tried. A node in dispute with more than f = n - t others is in no set
-any more: so f dishonest nodes are found out after f · (f + 1) disputes at most.
+In signing, no node's word about another is believed. A set of signers that fails leaves *conflicts*: groups of signers of
+which at least one is at fault. An accuser and the accused are a conflict; a node whose own answer is wrong is one by itself;
+if nothing more is known, the whole set is one. No later set contains a whole conflict. Honest nodes that reach each other
+have no conflict among themselves, so any t of them may always be tried. A node in dispute with more than f = n - t others
+is in no set any more, so f dishonest nodes can cause at most f · (f + 1) disputes.
 """
 
 from __future__ import annotations

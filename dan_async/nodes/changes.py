@@ -29,6 +29,7 @@ from dan_async.nodes.round import (
     Authenticate,
     NodeRound,
     SetupText,
+    is_incurable,
     open_round,
     out_of_time,
     raise_if_closed,
@@ -218,12 +219,17 @@ def _too_few(
     found: int, needed: int, setup: SetupText, failures: list[NodeOutcome[Any]], deadline: Deadline
 ) -> QuorumError:
     raise_if_closed(failures)
+    may_confirm = found + sum(not is_incurable(outcome) for outcome in failures)
     if setup.operation == REGISTER_PASSKEY:
         problem = f"{found} nodes can register the passkey"
         hint = "Register another passkey when the other nodes are back"
     else:
         problem = f"{found} nodes confirmed {setup.operation}"
         hint = "Repeating the call is safe: a node that has made the change says so again"
+        if may_confirm < needed:
+            hint = (
+                "Repeating the call does not help: too many nodes refuse the change, or do not hold the key"
+            )
     error = QuorumError(
         f"{problem}, at least {needed} must",
         hint=hint,
@@ -231,5 +237,6 @@ def _too_few(
         outcomes=failures,
         phase=setup.operation,
         request_id=setup.request_id,
+        retryable=may_confirm >= needed,
     )
     return out_of_time(error, deadline, "waiting for the nodes to confirm", phase=setup.operation)

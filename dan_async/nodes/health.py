@@ -1,8 +1,8 @@
 """
-What is known of the nodes: how they have been doing, what counts as late in signing, and what they say of the time.
+The health of the nodes, the time after which a step of signing is late, and the nodes' clocks.
 
-The one place where latencies, failures and times are kept.
-The records are pure: the clock and the jitter are injected. Choosing nodes (``rank``) only reads what stands here.
+The one place where latencies, failures and times are kept. The records are pure: the clock and the jitter are injected.
+Choosing nodes (``rank``) only reads them.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class HealthRecord:
     # --- what happens to it -------------------------------------------------------------------------------------------
 
     def begin(self, *, is_look: bool = False) -> Asked:
-        """Note that the node is being asked; a mere look neither cuts a rest short nor makes it longer, but as its probe."""
+        """Note that the node is asked. A mere health check (*is_look*) changes a rest only if it is the rest's probe."""
         self.requests += 1
         if not self.failures:
             return Asked(self.policy.clock(), self._failures_seen, True)

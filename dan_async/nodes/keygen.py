@@ -35,13 +35,11 @@ from dan_async.errors import (
     ClientClosedError,
     ConfigurationError,
     DanError,
-    FailureKind,
     NodeCode,
     NodeError,
     NodeOutcome,
     NodeRefusedError,
     QuorumError,
-    failure_kind,
     failure_number,
 )
 from dan_async.listeners import EventHub, RequestLog, report_verdict
@@ -63,6 +61,7 @@ from dan_async.nodes.round import (
     NodeRound,
     SetupText,
     authenticate,
+    is_incurable,
     open_round,
     out_of_time,
     raise_if_closed,
@@ -90,7 +89,7 @@ from dan_async.types import OperatorAddress, RequestId, TypedData
 
 _log = logging.getLogger(__name__)
 
-#: How many times a key generation is started again that cannot leave out anybody new. One that can always is.
+#: How many restarts are allowed that leave out no further node. One that does leave out another is always allowed.
 _VAIN_RESTARTS = 2
 
 #: Without a grace of the caller's own: this part of the time that it took until t nodes agreed, within these bounds, in
@@ -132,7 +131,7 @@ class UntilVerdict(Plan[Acknowledgement]):
     grace_s: float | None = None
     #: Nodes that are not waited for after the verdict is won: they were late the last times as well.
     slow: Collection[OperatorAddress] = ()
-    #: They make the key together, so running out of time says nothing about any one of them.
+    #: None: the nodes make the key together, so running out of time says nothing about any one of them.
     last_word_s: float = 0.0
 
     def check(self, operator: OperatorAddress, answer: Acknowledgement) -> str:
@@ -180,7 +179,7 @@ async def _certify(
     outcomes: Sequence[NodeOutcome[Acknowledgement]],
     deadline: Deadline,
 ) -> list[NodeOutcome[Acknowledgement]]:
-    """Hand the certificate on to those that could not finish; return all outcomes, with what these say now."""
+    """Bring the certificate to the nodes that could not finish; return all outcomes, with the new answers of these nodes."""
     (agreed,) = tally.winners
     found = {
         o.answer.certificate: o for o in outcomes if o.answer is not None and o.answer.text == agreed.text
@@ -303,7 +302,7 @@ async def run_keygen(
 
 @frozen(kw_only=True, repr=False)
 class _RoundText:
-    """The part of an opened round that its request does not say, for a store."""
+    """The part of an opened round that a store keeps beside the request."""
 
     participants: Annotated[tuple[OperatorAddress, ...], wire("participants", operators(2, MAX_PARTIES))]
     nonces: Annotated[tuple[bytes, ...], wire("nonces", list_of(HASH, 2, MAX_PARTIES))]
@@ -319,7 +318,7 @@ class OpenedRound:
     round: NodeRound
     #: When the first nonce ends, in Unix seconds.
     expires_at: int
-    #: Of all that were asked; none if these take part, as many as were wanted.
+    #: The outcome of every node that was asked; empty if only the wanted number was asked and all of them take part.
     outcomes: tuple[NodeOutcome[Any], ...] = ()
 
     @classmethod
@@ -348,7 +347,7 @@ class OpenedRound:
 
     @property
     def typed_data(self) -> TypedData:
-        """What the owner signs."""
+        """The typed data that the owner signs."""
         return REVISION_1.typed_data("keygen", self.setup, self.round.challenge)
 
     @property
@@ -484,7 +483,7 @@ class NodeKeygen:
         self._disputes |= blame.disputes
         self._left_out |= self._culprits
         for outcome in error.outcomes:
-            is_refusal = isinstance(outcome.error, NodeRefusedError) and not _is_incurable(outcome)
+            is_refusal = isinstance(outcome.error, NodeRefusedError) and not is_incurable(outcome)
             if outcome.error is not None and not is_refusal:
                 self._left_out.add(outcome.operator)
         if (len(self._left_out), len(self._disputes)) == before or self._suitable() is None:
@@ -512,7 +511,8 @@ class NodeKeygen:
         """Return the reason not to start again, as the error's hint; None if there is none."""
         if not error.retryable or self._deadline.is_over:
             return error.hint
-        if 2 * sum(map(_is_incurable, error.outcomes)) > len(error.outcomes):
+        if 2 * sum(map(is_incurable, error.outcomes)) > len(error.outcomes):
+            error.retryable = False
             return (
                 "Most nodes refuse the request itself: read their reasons below; repeating it does not help"
             )
@@ -620,12 +620,6 @@ def not_ready(
         request_id=request_id,
     )
     return out_of_time(error, deadline, "waiting for nodes to be ready", phase="challenge")
-
-
-def _is_incurable(outcome: NodeOutcome[Any]) -> bool:
-    """Whether a node refused something that another round would bring again."""
-    error = outcome.error
-    return isinstance(error, NodeRefusedError) and FailureKind.CURABLE not in failure_kind(error)
 
 
 # --- settling ---------------------------------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ class NodeNetwork:
             )
             for endpoint in endpoints
         )
-        #: The nodes, for code that does a job for somebody else: a gateway relays requests that its clients signed.
+        #: The nodes, for code that passes on what others have signed, as the devnet's gateway does.
         self.pool = NodePool(
             nodes=made,
             by_operator={node.operator: node for node in made},
@@ -330,7 +330,7 @@ class NodeNetwork:
     async def revoke_ephemeral_key(
         self, change: EphemeralKeyChange, auth: AuthModule, *, deadline: Deadline
     ) -> EphemeralKeyReport:
-        """Take a key from an ephemeral key; n - t + 1 nodes must confirm. See ``Network.add_ephemeral_key``."""
+        """End an ephemeral key's use of a key; n - t + 1 nodes must confirm. See ``Network.revoke_ephemeral_key``."""
         return await self._change("revokeEphemeralKey", change, auth, deadline)
 
     async def signgen(

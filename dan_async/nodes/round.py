@@ -18,7 +18,15 @@ from attrs import evolve, field, frozen
 
 from dan_async.config import MAX_PARTIES
 from dan_async.deadline import Deadline
-from dan_async.errors import ClientClosedError, NodeOutcome, QuorumDeadlineError, QuorumError
+from dan_async.errors import (
+    ClientClosedError,
+    FailureKind,
+    NodeOutcome,
+    NodeRefusedError,
+    QuorumDeadlineError,
+    QuorumError,
+    failure_kind,
+)
 from dan_async.listeners import EventHub, wallet_turn
 from dan_async.network import AuthModule
 from dan_async.nodes.ask_many import Answers, Plan, ask_many
@@ -182,6 +190,12 @@ def raise_if_closed(outcomes: Iterable[NodeOutcome[Any]]) -> None:
     for outcome in outcomes:
         if isinstance(outcome.error, ClientClosedError):
             raise outcome.error
+
+
+def is_incurable(outcome: NodeOutcome[Any]) -> bool:
+    """Whether a node refused something that another round would bring again."""
+    error = outcome.error
+    return isinstance(error, NodeRefusedError) and FailureKind.CURABLE not in failure_kind(error)
 
 
 def out_of_time(failure: QuorumError, deadline: Deadline, doing: str, *, phase: str) -> QuorumError:

@@ -1,8 +1,8 @@
 """
 Signing over the nodes themselves (docs/reference/node-protocol.md, "Signing").
 
-A presignature of t nodes, then the message to the same t: two round trips, or one where the presignature was made ahead. In
-front of it stands a queue.
+First t nodes make a presignature, then the same t sign the message: two round trips, or one if the presignature was made
+ahead. Calls wait for their turn in a queue.
 """
 
 from __future__ import annotations
@@ -59,22 +59,24 @@ from dan_async.types import MpcKeyId, OperatorAddress, RequestId
 
 PresignRequest: TypeAlias = Request[PresignatureOffer]
 
-#: How long the nodes may keep a presignature that is asked for, in seconds. Their own limit is shorter as a rule; clocks
-#: may differ.
+#: How long the nodes may keep a presignature that is asked for, in seconds. Usually their own limit is shorter; this one
+#: leaves room for clocks that differ.
 _PRESIGN_S = 120
 
-#: Seconds for a presignature that nobody waits for; and for which each signer keeps it at least, if others do.
+#: Seconds that making a presignature ahead may take; and for which each signer has to keep it, if the others do.
 _REFILL_S = 15.0
 _LEAST_LIFE_S = 5.0
 
-#: Seconds until a call comes again, however soon a busy node says: one that lies would have the others asked without end.
+#: The shortest wait, in seconds, before a call is tried again because nodes are busy: a dishonest node could ask for none,
+#: and so have the others asked without end.
 _LEAST_BUSY_S = 0.05
 
-#: When the client does what need not wait for the answers, in seconds after it has asked: by then, nodes on the same
-#: machine have read the request.
+#: How long after it has asked the client begins the work that does not depend on the answers, in seconds: by then, nodes on
+#: the same machine have read the request.
 _MEANWHILE_S = 0.001
 
-#: A signer is slow if it takes so many times as long by itself as the slowest of the t quickest, and so many seconds.
+#: A signer is slow if its latency is more than so many times that of the slowest of the t quickest nodes, plus so many
+#: seconds.
 _SLOW_TIMES, _SLOW_S = 1.25, 0.01
 
 #: Sessions whose stock is remembered at the same time, sessions that are slowed down, and keys whose nodes without a share
@@ -103,7 +105,7 @@ class NodeSigner:
         self._closing = asyncio.Event()
 
     async def aclose(self) -> None:
-        """Throw the stock away and end the refilling, and calls that wait until the nodes are less busy."""
+        """Discard the stock, stop making presignatures, and end calls that wait until the nodes are less busy."""
         self._closing.set()
         self.stock.clear()
         await cancel_and_wait(tuple(self._refills))
@@ -415,9 +417,9 @@ class _Shelf:
 @define(eq=False, repr=False)
 class PresignStock:
     """
-    Presignatures of every session that signs over a network: as many as it uses between two refills, at most so many.
+    The presignatures made ahead for each session: as many as it uses, up to a maximum.
 
-    They are made after a signature only, so that an idle session's expire and are not made again.
+    They are made only after a signature, so those of an idle session expire and are not replaced.
     """
 
     _most: int
@@ -511,9 +513,10 @@ class SigningQueue:
     """
     Admits calls of sessions.
 
-    A session may take one more place while it has fewer than are free: alone it gets half of them, beside k others one of
-    k + 2 parts, so that a newcomer finds a place even where another session's calls hang. One whose calls the nodes have
-    no room for has a limit of its own: a place less for each such call, one more after as many successes as it has places.
+    Each call in progress holds one of the places. A session may take one more while it holds fewer than are free. So alone
+    it gets half of them, and beside k busy sessions one of k + 2 parts: a newcomer finds a place even if another session's
+    calls hang. A session for whose calls the nodes have no capacity gets a limit of its own: one place less for each such
+    call, and one more after as many successes as it has places.
     """
 
     _places: int
@@ -524,7 +527,7 @@ class SigningQueue:
     #: The calls that wait, by session; the session whose turn it is stands first.
     _lines: dict[Hashable, OrderedDict[asyncio.Future[bool], None]] = field(factory=dict, init=False)
     waiting: int = field(default=0, init=False)
-    #: Of their waits: a timer for each would be four more objects for every garbage collection to look at.
+    #: The limits of their waits, with one timer for all: one for each would be four more objects for the garbage collector.
     _ends: TimeLimits[asyncio.Future[bool]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -1,8 +1,8 @@
 """
-Sets of t nodes in a race for one signature: the fastest first, another when one fails or is late, the first result wins.
+Sets of t nodes race for one signature: the fastest set first, another when it fails or is late; the first result wins.
 
-A signature needs all t of a set, so a single late node makes its whole set late; the set that follows goes without it. Each
-step of one set is an ``ask_many``; the race between sets is of another shape, and stays here.
+A signature needs all t nodes of a set, so a single late node makes its whole set late, and the next set leaves it out. Each
+step of one set is an ``ask_many``, which needs every answer; the race between sets is run here.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ T = TypeVar("T")
 
 _OPERATOR = attrgetter("operator")
 
-#: How long the others are listened to after one node of a set has failed, in seconds: their reasons may say more. One that
-#: gave up first, as a node says that says no more, has longer.
+#: How long to wait for the other nodes of a set after one has failed, in seconds: their reasons may show which is at fault.
+#: A node of which another says only that it gave up first has the longer time, to say why.
 _LISTEN_S, _LISTEN_TO_ABORTER_S = 0.05, 1.0
 
-#: Nodes that keep a presignature waiting are looked at after this part of the time in which it is late.
+#: After this part of the time in which a presignature is late, the nodes that have not answered are asked for their health.
 _LOOK = 0.75
 
-#: How often to start, when the conflicts leave no set; and how many sets are tried in spite of them.
+#: How many times to start, with the conflicts forgotten, when they leave no set to try; and how many sets to try after that
+#: in spite of the conflicts.
 _MOST_STARTS = 3
 _MOST_BESIDES = 16
 
@@ -65,7 +66,12 @@ _MOST_BESIDES = 16
 
 
 class SetFailedError(DanError):
-    """A set of signers made no signature: the failure of each node that failed, and the conflicts that this leaves."""
+    """
+    A set of signers made no signature: the failure of each node that failed, and the conflicts that this leaves.
+
+    A conflict (see ``blame``) is a group of nodes of which at least one is at fault. *reasonless* are the nodes that failed
+    without saying why.
+    """
 
     def __init__(
         self,
@@ -87,12 +93,12 @@ class Run:
     signers: tuple[Node, ...]  # ascending
     lateness: Lateness
     operators: tuple[OperatorAddress, ...] = field(init=False)
-    waiting: set[OperatorAddress] = field(init=False)  # for these, in the step that is under way
+    waiting: set[OperatorAddress] = field(init=False)  # for these, which have not answered the current step
     since: float = field(init=False)
-    #: Those that were looked at, and have not answered that either; None while there was no need to look.
+    #: Those that were asked for their health and have not answered that either; None until there was a reason to ask.
     silent: set[OperatorAddress] | None = field(default=None, init=False)
     step: str = "presign"
-    is_hedged: bool = False  # late, and another set runs besides
+    is_hedged: bool = False  # the step is late, so another set may run at the same time
     is_stocked: bool = False  # it uses presignatures that the nodes may have forgotten
 
     def __attrs_post_init__(self) -> None:
@@ -107,26 +113,26 @@ class Run:
 
     @property
     def is_unclear(self) -> bool:
-        """Whether any of its nodes may keep it waiting: all of them say nothing while one hangs."""
+        """Whether it is not known which node delays it: in a presignature, one that hangs keeps all from answering."""
         return self.step != "sign" and self.silent is None
 
     @property
     def due(self) -> float:
-        """When the step is late, by the clock of *lateness*, or its nodes should be looked at before."""
+        """When to act, by the clock of *lateness*: the step is late then, or its nodes are asked for their health before."""
         return self.since + self.lateness.limit_s(self.step) * (_LOOK if self.is_unclear else 1.0)
 
     @property
     def is_kept_by_some(self) -> bool:
-        """Whether it is late, and not because all of its nodes are busy."""
+        """Whether it is late because of some of its nodes, and not because all of them are busy."""
         return self.is_hedged and (self.step == "sign" or 2 * len(self.waiting) <= len(self.signers))
 
     def doubt(self, operator: OperatorAddress) -> float:
-        """Return what speaks against a signer while a presignature is late, which any one of them may keep."""
+        """Return how much speaks against a signer while its presignature is late, which may be the fault of any signer."""
         if operator not in self.operators:
             return 0.0
         if self.silent and operator in self.silent:
             return 1.0
-        # It may have answered itself, but as a rule it has not.
+        # The one at fault may have answered, but usually it has not.
         return (1.01 if operator in self.waiting else 1.0) / len(self.operators)
 
     def suspect(self, conflicts: Collection[Conflict], reasonless: Collection[OperatorAddress] = ()) -> None:
@@ -138,7 +144,7 @@ class Run:
 
 @frozen(kw_only=True, eq=False, repr=False)
 class _AllOrNone(Plan[T]):
-    """Over when all have answered, or the first has failed: then the others are listened to for a moment."""
+    """Over when all have answered, or one has failed and the others have had a moment to answer."""
 
     run: Run
 
@@ -159,7 +165,7 @@ class _AllOrNone(Plan[T]):
         return set(self.run.operators) - self._aborters(answers)
 
     def _aborters(self, answers: Answers[T]) -> set[OperatorAddress]:
-        """Return the nodes that the others wait for to say why they gave up."""
+        """Return the nodes that are said to have given up first, and have not said why."""
         named = {aborter_in(error, self.run.operators) for error in answers.errors.values()}
         return {name for name in named if name and name not in answers.errors and name not in answers.values}
 
@@ -201,13 +207,14 @@ class SignerRace(Generic[T]):
     _conflicts: set[Conflict] = field(factory=set, init=False)
     _refused: dict[OperatorAddress, DanError] = field(factory=dict, init=False)
     _errors: dict[OperatorAddress, DanError] = field(factory=dict, init=False)
-    _tried: dict[Conflict, int] = field(factory=dict, init=False)  # and since which start
+    _tried: dict[Conflict, int] = field(factory=dict, init=False)  # each set, and at which start
     _starts: int = field(default=1, init=False)
-    _besides: int = field(default=0, init=False)
-    _looks: list[asyncio.Task[None]] = field(factory=list, init=False)
-    _silent: set[OperatorAddress] = field(factory=set, init=False)
+    _besides: int = field(default=0, init=False)  # sets that were tried in spite of the conflicts
+    _looks: list[asyncio.Task[None]] = field(factory=list, init=False)  # questions for a node's health
+    _silent: set[OperatorAddress] = field(factory=set, init=False)  # nodes that failed by themselves
     #: The nodes that said that they do not hold the key.
     without_share: set[OperatorAddress] = field(factory=set, init=False)
+    #: Whether the shares of a set made no signature.
     _spoilt: bool = field(default=False, init=False)
     #: Done when a set has ended, or the time for one is over.
     _news: asyncio.Future[None] = field(init=False)
@@ -220,7 +227,7 @@ class SignerRace(Generic[T]):
         try:
             self._start(running)
             while running:
-                # Less work, and a turn of the loop less, than ``asyncio.wait``.
+                # This is less work than ``asyncio.wait``, and takes one turn of the loop less.
                 self._news = asyncio.get_running_loop().create_future()
                 await settled(self._news, self._patience(running), None)
                 done = [task for task in running if task.done()]
@@ -285,15 +292,15 @@ class SignerRace(Generic[T]):
 
     @property
     def _most_at_once(self) -> int:
-        """How many sets may be at work, but for those of which it is clear which nodes keep them."""
+        """How many sets may be at work at a time, besides late ones whose slow nodes are known."""
         return max(3, (min(len(self._nodes), MAX_PARTIES) - self._t + 1) // 2)
 
     def _begin_anew(self, names: Sequence[OperatorAddress]) -> tuple[OperatorAddress, ...] | None:
         """
-        Return a set to try although the conflicts leave none: fewer than t nodes are honest, or some could not hear others.
+        Return a set to try although the conflicts leave none: fewer than t nodes are honest, or some cannot reach others.
 
-        All have another chance, but those that failed by themselves after several attempts. Then come sets never tried.
-        Nodes that cannot be reached have none: their sets would only keep the caller from knowing.
+        At first all conflicts are forgotten, except that nodes which failed by themselves stay out; later, any set that was
+        never tried will do. Nodes that cannot be reached stay out: trying them would only delay the error.
         """
         unreachable = {frozenset((node.operator,)) for node in self._nodes if node.is_unreachable}
         if self._starts < _MOST_STARTS:
@@ -317,14 +324,14 @@ class SignerRace(Generic[T]):
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def _patience(self, running: dict[asyncio.Task[T], Run]) -> float | None:
-        """Return the seconds until the next set is late or may be, or the deadline is over."""
+        """Return the seconds until there is something to do: a set may be late, or the deadline is over."""
         now = self._lateness.clock()
-        # A set that was late with one step may begin the next one at any time, and nobody is told.
+        # A set that was late with one step may begin its next step at any time, without notice: look again in good time.
         due = [now + self._lateness.limit_s("sign") if run.is_hedged else run.due for run in running.values()]
         return self._deadline.cap(max(0.0, min(due) - now))
 
     def _hedge(self, running: dict[asyncio.Task[T], Run]) -> None:
-        """Where a step is late, note the nodes that keep it waiting, and let another set run besides."""
+        """Where a step is late, note the nodes that it waits for, and let another set run at the same time."""
         now = self._lateness.clock()
         for run in [run for run in running.values() if not run.is_hedged and now >= run.due]:
             if run.is_unclear:
@@ -339,7 +346,7 @@ class SignerRace(Generic[T]):
             self._start(running)
 
     def _look_at(self, run: Run) -> None:
-        """Ask the nodes that a run waits for how they are: that needs none of the others, so one that hangs shows."""
+        """Ask the nodes that a run waits for their health: each can answer that alone, so only one that hangs does not."""
         silent = run.silent = set(run.waiting)
 
         async def look(node: Node) -> None:
@@ -350,7 +357,7 @@ class SignerRace(Generic[T]):
         self._looks += [asyncio.create_task(look(node)) for node in run.signers if node.operator in silent]
 
     def _note_losers(self, winner: Run, running: dict[asyncio.Task[T], Run]) -> None:
-        """Trust those of the set that won; where an earlier one is late, suspect its other nodes, and those that refused."""
+        """Trust the nodes of the set that won; suspect the other nodes of late sets, and nodes that refused to sign."""
         for node in winner.signers:
             node.health.trust()
         for run in running.values():

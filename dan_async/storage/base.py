@@ -107,7 +107,7 @@ class StoredSession:
         record_id: The id of the request that made it, under which the nodes know it; 0x and 64 hex digits.
         owner: The owner's address, EIP-55.
         chain_id: The chain it is meant for.
-        state: Where it stands.
+        state: Its state; docs/how-to/storage.md explains each.
         expires_at: When the ephemeral key ends, in Unix seconds.
         created_at: When the record was made, in Unix milliseconds.
         updated_at: When it was changed last, in Unix milliseconds.
@@ -448,6 +448,8 @@ class SessionStore(Protocol):
     async def purge_expired(self, *, ended_for_s: TimeSpan = 0.0) -> int:
         """
         Return how many records were deleted: every one whose key has ended, whatever its state.
+
+        An expired session can be rotated and then used again; a deleted one cannot.
 
         Args:
             ended_for_s: Only those that have ended for so many seconds.

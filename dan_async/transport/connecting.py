@@ -1,5 +1,5 @@
 """
-What a connection is made with: aiohttp sessions, TLS settings and public-key pins; and aiohttp's errors made ours.
+The parts of a connection: aiohttp sessions, TLS settings and public-key pins; and aiohttp's errors translated to ours.
 
 A pin is the SHA-256 of a certificate's SubjectPublicKeyInfo (as in RFC 7469 section 2.4), so that it survives a renewal
 of the certificate with the same key. The server's own certificate must match one of the pins; its chain, host name and

@@ -301,8 +301,8 @@ class Socket:
         return self._broken()
 
     def _make_way(self, length: int) -> None:
-        # Where a transport is full, aiohttp makes all writers wait on one shared future, so that cancelling one of them
-        # cancels all. So it is never full: what waits unread is bounded by ``buffer``, and a character takes four bytes.
+        # When a transport's buffer is full, aiohttp makes all writers wait on one shared future, so cancelling one of them
+        # cancels all. So it must never be full: ``buffer`` bounds what is unread, and a character takes four bytes at most.
         self._longest = length
         self._transport.set_write_buffer_limits(high=MOST_UNREAD + 4 * length + _CONTROL_FRAMES)
 
@@ -364,7 +364,7 @@ class Socket:
                 return end
 
     async def _see_to(self, message: aiohttp.WSMessage) -> DanError | None:
-        """Act on a message that is no text; return the error of the end, if that is what it brings."""
+        """Act on a message that is no text; return an error if it ends the connection."""
         if message.type not in _CONTROL:
             return await self._end_of(message)
         if self._is_flood():
@@ -404,7 +404,7 @@ class Socket:
         """
         Read in a task: *on_text* is called with each frame, *on_end* once, when the connection can carry no more.
 
-        A ``ProtocolError`` that *on_text* raises ends the connection. Floods of pings are borne with.
+        A ``ProtocolError`` that *on_text* raises ends the connection. Floods of pings do not.
         """
         self._on_end = on_end
         self._tasks.add(asyncio.create_task(self._read(on_text), name=f"dan_async reader of {self.where}"))

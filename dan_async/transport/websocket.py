@@ -133,8 +133,8 @@ class Connection:
     Every request ends exactly once: with its reply, its time running out, its caller giving up, or the connection's loss.
     Must be closed with ``aclose``, even when it was lost.
 
-    A peer that owes a reply and sends nothing is pinged, and given up if it does not answer. After a request that nothing
-    came for in its time, or one that could not be written, the connection is not fit for others, until the peer is heard.
+    A peer that owes a reply and sends nothing is pinged, and given up if it does not answer. If nothing at all came during a
+    request's time, or a request could not be written, the connection takes no others until the peer sends something.
     """
 
     def __init__(
@@ -318,11 +318,11 @@ class Connection:
             number = next(iter(self._pending))
         call = self._remove(number)
         if call is None:
-            self._bear_with(number)
+            self._note_stray(number)
         else:
             call.end(reply.result, reply.error)
 
-    def _bear_with(self, reply_id: int) -> None:
+    def _note_stray(self, reply_id: int) -> None:
         # Late replies to requests that were given up are expected, once for each; anything else is a stray.
         if 0 < reply_id <= self._last_id and self._owed > 0:
             self._owed -= 1
@@ -552,8 +552,8 @@ class WebSocketTransport:
 
     async def _open(self) -> Connection:
         for old in [connection for connection in self._set_aside if not connection.pending]:
-            # One that was lost may have a goodbye to take; of a silent one none is to be expected.
-            # A call may have this one and not have begun: it is told of a loss, since the client is not closed.
+            # A lost connection may still bring the peer's close frame; a silent one will not.
+            # A call that was given this connection and has not begun is told of a loss, since the client is not closed.
             await old.aclose(self._opener.broken, is_polite=old.is_lost)
             self._set_aside.remove(old)
         await asyncio.sleep(self._backoff.remaining())

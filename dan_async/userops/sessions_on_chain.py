@@ -623,16 +623,16 @@ class SessionOnChain:
 
     async def revoke(self, *, timeout: TimeSpan | None = None, **parameters: Any) -> SessionRevocation:
         """
-        End the session: take its leaves out of the tree on chain, and the key's use from it at the nodes.
+        End the session: remove its leaves from the tree on the chain, and revoke its ephemeral key at the nodes.
 
-        Both are tried, whatever becomes of the other. Call again until the outcome is complete.
+        Each is tried even if the other fails. Call again until the outcome is complete.
 
         Args:
             timeout: Seconds for each of the two, instead of the usual.
             **parameters: *wallet* or *auth* of ``DanClient.revoke_ephemeral_key``; the account's owner if none is given.
 
         Returns:
-            What is done of the two; nothing is raised for either.
+            Which of the two was done, and the error of one that failed, which is not raised.
         """
         on_chain: Hex | DanError | None
         at_nodes: EphemeralKeyReport | DanError

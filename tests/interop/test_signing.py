@@ -11,6 +11,7 @@ import pytest
 from dan_async import DanClient, DanModuleInfo, GatewayNetwork
 from dan_async.config import Timeouts
 from dan_async.devnet import Devnet
+from dan_async.types import KeyAlgorithm
 from tests.interop.test_public_clients import OWNER, pytestmark, run_client
 
 __all__ = ["pytestmark"]
@@ -75,12 +76,15 @@ async def test_they_generate_and_then_sign(revision: str, messages: Any) -> None
     assert said["result"]["recovered"] == dict.fromkeys(messages, made["address"])
 
 
-async def test_a_session_of_python_signs_from_typescript() -> None:
-    """With nothing but what the payload holds."""
+@pytest.mark.parametrize("through", ["gateway", "nodes"])
+async def test_a_session_of_python_signs_from_typescript(through: str) -> None:
+    """With nothing but what the payload holds; over nodes its ephemeral key has to be of the kind that the client knows."""
     async with Devnet(threshold=2, parties=3) as net:
-        network = GatewayNetwork(net.gateway_url, revision="0.3", threshold=net.threshold, timeouts=PATIENT)
+        gateway = GatewayNetwork(net.gateway_url, revision="0.3", threshold=net.threshold, timeouts=PATIENT)
+        network = gateway if through == "gateway" else net.network(timeouts=PATIENT)
         async with DanClient(network, timeouts=PATIENT) as dan:
-            session = await dan.generate_session_key(wallet=OWNER, chain_id=80002)
+            alg: KeyAlgorithm | None = "ed25519" if through == "nodes" else None
+            session = await dan.generate_session_key(wallet=OWNER, chain_id=80002, eph_alg=alg)
         said = await run_client(
             revision="0.3",
             operation="sign",

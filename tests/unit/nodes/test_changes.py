@@ -37,7 +37,9 @@ class Nodes:
         self.key_id = self.key.key_id_of(self.key.public_key)
         #: What a node's receipts say instead of the truth.
         self.lies: dict[int, dict[str, Any]] = {}
+        #: The nodes that refuse everything, and the code with which they do.
         self.down: set[int] = set()
+        self.refusal = NodeCode.INTERNAL_ERROR
         #: The nodes that never answer, and to what.
         self.silent: dict[int, str] = {}
 
@@ -76,7 +78,7 @@ class Nodes:
 
         async def handle(method: str, params: Any) -> Any:
             if place in self.down:
-                raise RpcError(NodeCode.INTERNAL_ERROR, "down")
+                raise RpcError(self.refusal, "down")
             if self.silent.get(place, "none") in method:
                 await asyncio.Event().wait()
             if method == "dan_challenge":
@@ -182,6 +184,31 @@ async def test_liars_neither_lower_the_count_nor_are_counted(lie: dict[str, Any]
     assert set(liars) == {nodes.identities[0].operator, nodes.identities[1].operator}
     nodes.down = set()
     assert len((await nodes.change("revoke")).confirmed_by) == 3
+
+
+@pytest.mark.parametrize("action", ["add", "revoke"])
+@pytest.mark.parametrize(
+    ("refusal", "is_worth_it"),
+    [
+        (NodeCode.INTERNAL_ERROR, True),
+        (NodeCode.CHALLENGE_EXPIRED, True),
+        (NodeCode.REQUEST_CONFLICT, False),
+        (NodeCode.UNKNOWN_KEY, False),
+    ],
+)
+async def test_what_nodes_refuse_for_good_is_not_worth_repeating(
+    action: str, refusal: NodeCode, *, is_worth_it: bool
+) -> None:
+    """A program that goes by *retryable* does not try for ever to add a key that was revoked."""
+    nodes = Nodes(2, 3, pool=3)
+    nodes.down, nodes.refusal = {0, 1}, refusal
+    error = await error_of(nodes.change(action))
+    assert isinstance(error, QuorumError)
+    assert (error.retryable, "is safe" in error.hint, "does not help" in error.hint) == (
+        is_worth_it,
+        is_worth_it,
+        not is_worth_it,
+    )
 
 
 async def test_who_holds_no_share_does_not_count() -> None:

@@ -209,8 +209,9 @@ async def test_what_most_nodes_refuse_for_good_is_not_asked_again() -> None:
     fake, owner = FakeNetwork(2, 4), Owner()
     for identity in fake.identities:
         fake.misbehaviour[identity.operator] = refusing(RpcError(NodeCode.CLAIM_EXPIRED, "too long"))
-    with pytest.raises(QuorumError, match="repeating it does not help"):
+    with pytest.raises(QuorumError, match="repeating it does not help") as caught:
         await keygen(fake, request(2, 3), owner)
+    assert not caught.value.retryable
     assert owner.prompts == 1
 
 
