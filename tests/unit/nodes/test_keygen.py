@@ -126,6 +126,23 @@ async def test_one_culprit_after_the_other_is_left_out() -> None:
     assert {culprits[0], culprits[1]} <= {outcome.operator for outcome in report.replaced}
 
 
+async def test_names_that_nodes_make_up_are_repeated_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    """Errors and the log have the operators that nodes name, and no other text that stands in their place."""
+    fake = FakeNetwork(2, 3)
+    culprit = fake.operator(1)
+    names = [culprit, "\x1b[2J" + "A" * 100_000, "\ud800", 7]
+    made_up = RpcError(NodeCode.KEYGEN_FAILED, "no", {"culprits": names, "abortedBy": "B" * 100_000})
+    for identity in fake.identities:
+        fake.misbehaviour[identity.operator] = refusing(made_up)
+    with pytest.raises(QuorumError) as caught:
+        await keygen(fake, request(2, 3))
+    for text in (str(caught.value), caplog.text):
+        assert culprit in text
+        assert text.isascii()
+        assert "\x1b" not in text
+        assert len(text) < 10_000
+
+
 async def test_more_culprits_than_vain_restarts_are_left_out() -> None:
     """Four rounds fail, each for another reason, and the fifth makes the key: the limit is for rounds that change nothing."""
     fake, owner = FakeNetwork(2, 6), Owner()
