@@ -176,9 +176,11 @@ class Node:
                 return sent
         return asyncio.create_task(self.call(tries, request=request, deadline=deadline))
 
-    async def ask_once(self, request: Request[T]) -> T:
-        """Ask the node a single time, for as long as one attempt may take; raise its NodeError."""
-        return await self._attempt(request, Deadline(self._timeouts.attempt_s), None, is_look=False)
+    async def ask_for_many(self, request: Request[T]) -> T:
+        """Ask on behalf of several calls, which report nothing of it, for as long as one attempt may take."""
+        deadline = Deadline(self._timeouts.attempt_s)
+        attempt = partial(self._attempt, request, deadline, None, is_look=False)
+        return await self.retry.run(attempt, deadline=deadline)
 
     def attempts_at(self, request: Request[Any]) -> Attempts:
         """Return what reports the attempts of one call."""
