@@ -352,6 +352,12 @@ def signing_challenge(read: ReadSign) -> str:
     return signed_challenge(params, SIGNGEN, read.setup_digest)
 
 
+def signed_content(read: ReadSign) -> bytes:
+    """Return what tells a request whose signature was checked from others under its id: what was signed, and by whom."""
+    # Not the signature itself, nor the credentials: with these spelled in another way, anybody could pass it on as another.
+    return bytes.fromhex(signing_challenge(read)) + read.claim.eph_pk
+
+
 def check_signing_key(record: KeyRecord, read: ReadSign, now: float) -> RegisteredKey:
     """Check that an ephemeral key that may use the key now has signed this very request."""
     params = read.params
