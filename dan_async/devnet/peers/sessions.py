@@ -17,6 +17,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from enum import IntEnum
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from attrs import define, evolve, field, frozen
@@ -331,9 +332,10 @@ class PeerSessions:
     _unheard: deque[tuple[float, PeerSession]] = field(
         factory=lambda: deque(maxlen=_KEPT_UNHEARD_SESSIONS), init=False
     )
-    _early: OrderedDict[tuple[Kind, bytes], list[_Early]] = field(
+    #: By session and peer, the oldest first: what comes of one peer is kept no shorter because of another's.
+    _early: OrderedDict[tuple[tuple[Kind, bytes], OperatorAddress], list[_Early]] = field(
         factory=OrderedDict, init=False
-    )  # oldest session first
+    )
     _used: Counter[OperatorAddress] = field(factory=Counter, init=False)
     _beating: asyncio.Task[None] | None = field(default=None, init=False)
 
@@ -362,7 +364,8 @@ class PeerSessions:
             began=self._clock(),
             rounds={round_: {} for round_ in range(1, rounds + 1)},
         )
-        for early in self._take_early((kind, session_id)):
+        waited = [early for peer in peers for early in self._take_early(((kind, session_id), peer))]
+        for early in sorted(waited, key=attrgetter("forget_at")):  # as they came
             session.take(early.peer, early.message)
         if self._beating is None:
             self._beating = asyncio.create_task(self._beat(), name="signs of life")
@@ -422,10 +425,10 @@ class PeerSessions:
             )
             return
         self._used[peer] += early.size
-        self._early.setdefault(message.session, []).append(early)
+        self._early.setdefault((message.session, peer), []).append(early)
 
-    def _take_early(self, session: tuple[Kind, bytes]) -> list[_Early]:
-        waiting = self._early.pop(session, [])
+    def _take_early(self, place: tuple[tuple[Kind, bytes], OperatorAddress]) -> list[_Early]:
+        waiting = self._early.pop(place, [])
         for early in waiting:
             self._used[early.peer] -= early.size
         return waiting
