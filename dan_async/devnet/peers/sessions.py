@@ -30,7 +30,7 @@ from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.faults.kinds import FalseAccusation, NodeCrashed
 from dan_async.devnet.mpc.aborts import ProtocolAbort
 from dan_async.devnet.peers.links import PeerLinks
-from dan_async.errors import DanError, InvalidFieldError, ProtocolError
+from dan_async.errors import DanError, InvalidFieldError, ProtocolError, escape_controls
 from dan_async.protocols.fields import Form, decode, encode, list_of, number, string, wire, write_hex
 from dan_async.types import Clock, OperatorAddress
 
@@ -155,11 +155,16 @@ class PeerAbortError(Exception):
     missing: frozenset[OperatorAddress]
 
 
+def _one_line(reason: object) -> str:
+    """Return a reason, which may be a peer's, so that it writes one line of a log and commands no terminal."""
+    return escape_controls(str(reason)).replace("\n", "\\n")
+
+
 @define
 class SessionFailedError(Exception):
     """A session has ended without a result. The culprits are those that this node can blame by what it has seen itself."""
 
-    reason: str = field(converter=str)
+    reason: str = field(converter=_one_line)
     culprits: tuple[OperatorAddress, ...] = field(default=(), converter=tuple[OperatorAddress, ...])
     aborted_by: OperatorAddress | None = field(default=None, kw_only=True)
     #: Evidence to be passed on.
