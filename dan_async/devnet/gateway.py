@@ -24,7 +24,7 @@ from attrs import define, evolve, field, frozen
 from dan_async._values import check_int, check_seconds, in_seconds, member_of, required
 from dan_async.config import MAX_PARTIES, Threshold
 from dan_async.deadline import Deadline, cancel_and_wait
-from dan_async.devnet.listening import CLOSE_S, Arrivals, Door
+from dan_async.devnet.listening import CLOSE_S, Arrivals, Door, receive
 from dan_async.errors import (
     ConfigurationError,
     DanError,
@@ -421,7 +421,7 @@ class ServedOperation:
     async def _receive(self, timeout_s: float, waiting: dict[asyncio.Transport, None]) -> str:
         waiting[self._transport] = None
         try:
-            message = await self._websocket.receive(timeout=timeout_s)
+            message = await receive(self._websocket, timeout_s)
         finally:
             waiting.pop(self._transport, None)
         if message.type is WSMsgType.TEXT:
@@ -556,7 +556,10 @@ class GatewayServer:
         if refusal is not None:
             return refusal
         websocket = web.WebSocketResponse(
-            compress=False, max_msg_size=self._limits.max_frame_bytes, timeout=CLOSE_S
+            autoping=False,
+            compress=False,
+            max_msg_size=self._limits.max_frame_bytes,
+            timeout=CLOSE_S,
         )
         await websocket.prepare(request)
         task, transport = asyncio.current_task(), request.transport

@@ -12,7 +12,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from aiohttp import hdrs, http_exceptions, web
+import aiohttp
+from aiohttp import WSMsgType, hdrs, http_exceptions, web
 from aiohttp.typedefs import Handler
 from attrs import define, field
 
@@ -97,6 +98,22 @@ class PortReservation:
 
     def close(self) -> None:
         self._socket.close()
+
+
+async def receive(
+    websocket: web.WebSocketResponse | aiohttp.ClientWebSocketResponse, timeout_s: float | None = None
+) -> aiohttp.WSMessage:
+    """Wait for the next message other than pings, which are answered, and pongs; *websocket* does not do so by itself."""
+    while True:
+        message = await websocket.receive(timeout_s)
+        if message.type is WSMsgType.PING:
+            with contextlib.suppress(ConnectionError):  # then the end is what comes next
+                await websocket.pong(message.data)
+        elif message.type is not WSMsgType.PONG:
+            return message
+        await asyncio.sleep(
+            0
+        )  # the next one may be here already: a flood of them must not hold the event loop
 
 
 def place_of(error: BaseException) -> str:

@@ -59,11 +59,13 @@ def judge(error: QuorumError) -> Blame:
         for outcome in error.outcomes
         if isinstance(outcome.error, NodeRefusedError) and outcome.error.code == NodeCode.KEYGEN_FAILED
     }
-    named = {by: {OperatorAddress(it) for it in refusal.culprits} - {by} for by, refusal in refusals.items()}
+    # Others have nothing to do with it: a node that names them would only have more of the pool left out.
+    asked = {outcome.operator for outcome in error.outcomes}
+    named = {by: asked.intersection(refusal.culprits) - {by} for by, refusal in refusals.items()}
     gave_up = {
         by: OperatorAddress(refusal.aborted_by)
         for by, refusal in refusals.items()
-        if not named[by] and refusal.aborted_by not in {None, by}
+        if not named[by] and refusal.aborted_by in asked - {by}
     }
 
     answered = {outcome.operator for outcome in error.outcomes if outcome.is_success} | refusals.keys()
@@ -87,14 +89,26 @@ def judge(error: QuorumError) -> Blame:
 
 def sit_out(disputes: AbstractSet[Pair], most: int) -> AbstractSet[OperatorAddress] | None:
     """Return at most so many nodes without whom nobody is in dispute: all, or as few as will do; None if it takes more."""
-    suspects = Counter(operator for pair in disputes for operator in pair)
+    suspects = frozenset[OperatorAddress]().union(*disputes)
     if len(suspects) <= most:
-        return suspects.keys()
-    ranked = [operator for operator, _ in suspects.most_common()]
-    for count in range(1, most + 1):
-        for chosen in combinations(ranked, count):
-            if all(pair & set(chosen) for pair in disputes):
-                return set(chosen)
+        return suspects
+    covers = (_cover(disputes, count) for count in range(1, most + 1))
+    return next((found for found in covers if found is not None), None)
+
+
+def _cover(disputes: Collection[Pair], most: int) -> set[OperatorAddress] | None:
+    """Return at most so many nodes of which one is in each pair; None if there are none."""
+    if not disputes:
+        return set()
+    ((worst, count),) = Counter(operator for pair in disputes for operator in pair).most_common(1)
+    if len(disputes) > most * count:
+        return None
+    opponents = {operator for pair in disputes if worst in pair for operator in pair} - {worst}
+    for out in ({worst}, opponents):  # without the worst, it takes all that are in dispute with it
+        rest = [pair for pair in disputes if not pair & out]
+        found = _cover(rest, most - len(out)) if len(out) <= most else None
+        if found is not None:
+            return out | found
     return None
 
 

@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from attrs import define, evolve, field, frozen
@@ -320,6 +321,8 @@ class OpenedRound:
     expires_at: int
     #: The outcome of every node that was asked; empty if only the wanted number was asked and all of them take part.
     outcomes: tuple[NodeOutcome[Any], ...] = ()
+    #: When the nonce of each participant ends.
+    ends: Mapping[OperatorAddress, int] = MappingProxyType({})
 
     @classmethod
     def read(cls, request: KeygenRequest, text: str, nodes: Mapping[OperatorAddress, Node]) -> OpenedRound:
@@ -393,7 +396,25 @@ class NodeKeygen:
 
     async def open(self) -> OpenedRound:
         """Go as far as the challenge; see ``OpensKeygen.open_keygen`` for what it raises."""
-        return await self._open(self._first, rank(self._nodes.values()))
+        opened = await self._open(self._first, rank(self._nodes.values()))
+        # The first nonce to end is the end of all: one dishonest node would leave the owner no time.
+        while hasty := self._hasty(opened):
+            self._left_out |= hasty
+            candidates = rank(self._nodes.values(), without=self._left_out)
+            if len(candidates) < self._least:
+                break
+            try:
+                opened = await self._open(self._first, candidates)
+            except QuorumError:  # little time is better than no key
+                break
+        return opened
+
+    def _hasty(self, opened: OpenedRound) -> set[OperatorAddress]:
+        """Return participants whose nonces last less than half as long as t of them, one of whom is honest, give at most."""
+        t = opened.threshold.t
+        now = self._nodes[opened.round.participants[0]].clock.now(t)
+        usual_s = sorted(opened.ends.values())[t - 1] - now
+        return {operator for operator, end in opened.ends.items() if end - now < usual_s / 2}
 
     async def run(self, auth: AuthModule, signed: OpenedRound | None = None) -> KeygenReport:
         """Run it, or go on with the round that the owner has signed; see ``Network.keygen`` for what it raises."""
@@ -577,12 +598,13 @@ class NodeKeygen:
             patience_s=patience_s if remaining is None else min(patience_s, remaining / 2),
         )
         opened, answers = await open_round(candidates, text, plan, deadline=self._deadline)
-        ends = [answers.values[operator].expires_at for operator in opened.participants]
+        ends = {operator: answers.values[operator].expires_at for operator in opened.participants}
         return OpenedRound(
             setup=setup,
             threshold=threshold,
             round=opened,
-            expires_at=min(ends, default=0),
+            expires_at=min(ends.values(), default=0),
+            ends=ends,
             outcomes=()
             if len(opened.participants) == len(answers.questions) == threshold.n
             else tuple(answers.outcomes),

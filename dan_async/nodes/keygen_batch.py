@@ -154,10 +154,10 @@ class KeygenBatches:
             _drop(batch)
 
     async def _ask(self, node: Node, request: Request[KeygenBatchResult], batch: _Batch) -> None:
-        """Ask a node once; its answers are handed out, whatever it is otherwise asked alone."""
+        """Ask a node, again if the request may not have come: the others wait for it in their session of all keys."""
         said: tuple[Acknowledgement | None, ...] = (None,) * len(batch.members)
         try:
-            result = await node.ask_once(request)
+            result = await node.ask_for_many(request)
             if len(result.acknowledgements) == len(batch.members):
                 said = result.acknowledgements
         except DanError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -49,6 +50,8 @@ from dan_async.types import Json, OperatorAddress, RequestId
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_OPERATOR = re.compile("0x[0-9A-Fa-f]{40}")
 
 #: Methods whose time says nothing about one node: what nodes do together takes as long as the slowest of them.
 _COLLECTIVE = frozenset({"dan_keygen", KEYGEN_BATCH, "dan_presign"})
@@ -173,9 +176,11 @@ class Node:
                 return sent
         return asyncio.create_task(self.call(tries, request=request, deadline=deadline))
 
-    async def ask_once(self, request: Request[T]) -> T:
-        """Ask the node a single time, for as long as one attempt may take; raise its NodeError."""
-        return await self._attempt(request, Deadline(self._timeouts.attempt_s), None, is_look=False)
+    async def ask_for_many(self, request: Request[T]) -> T:
+        """Ask on behalf of several calls, which report nothing of it, for as long as one attempt may take."""
+        deadline = Deadline(self._timeouts.attempt_s)
+        attempt = partial(self._attempt, request, deadline, None, is_look=False)
+        return await self.retry.run(attempt, deadline=deadline)
 
     def attempts_at(self, request: Request[Any]) -> Attempts:
         """Return what reports the attempts of one call."""
@@ -397,17 +402,22 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
             f"the node asks to slow down: {error.message}", code=error.code, retry_after=seconds, **context
         )
     culprits, aborted_by = error.data.get("culprits"), error.data.get("abortedBy")
-    named = tuple(c for c in culprits if isinstance(c, str)) if isinstance(culprits, list) else ()
+    named = tuple(filter(_is_operator, culprits)) if isinstance(culprits, list) else ()
     evidence = error.data.get("evidence")
     return NodeRefusedError(
         f"the node refused: {error.message}",
         code=error.code,
         culprits=named[:20],
         evidence=evidence if evidence in ("proof", "silence") else "",
-        aborted_by=aborted_by if isinstance(aborted_by, str) else None,
+        aborted_by=aborted_by if _is_operator(aborted_by) else None,
         retryable=FailureKind.RETRYABLE in NODE_FAILURES.get(error.code, FailureKind.NONE),
         **context,
     )
+
+
+def _is_operator(value: Json) -> bool:
+    """Whether a node names another one: whatever else it says for a name is in no error, and no log."""
+    return isinstance(value, str) and _OPERATOR.fullmatch(value) is not None
 
 
 # --- proving itself ------------------------------------------------------------------------------------------------

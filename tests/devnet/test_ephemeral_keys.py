@@ -9,7 +9,9 @@ import pytest
 from attrs import evolve
 
 from dan_async import CallbackWallet, DanClient, EphemeralKey, GatewayNetwork, LocalWallet
+from dan_async.crypto.curve import ORDER
 from dan_async.devnet import ClaimOtherThreshold, Devnet, NodeLimits
+from dan_async.devnet.node.server import NodeMethods
 from dan_async.errors import (
     ConfigurationError,
     GatewayError,
@@ -54,6 +56,29 @@ async def test_revoking_takes_the_key_away_for_good() -> None:
         await net.nodes[0].start()
         assert registered(net, session.mpc_key_id) == [set()] * 3
         await dan.revoke_ephemeral_key(session, wallet=OWNER)
+
+
+async def test_who_passes_a_change_on_in_another_spelling_does_not_stop_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A dishonest node may be quicker than the owner; the others take both for the same request, and confirm it."""
+    call, passed_on = NodeMethods.call, list[str]()
+
+    async def pass_on(self: NodeMethods, method: str, params: Any, address: str) -> Any:
+        if method == "dan_revoke_ephemeral_key":
+            said = params["userAuthentication"]
+            r, s, v = said["signature"][2:66], int(said["signature"][66:130], 16), said["signature"][130:]
+            high = f"{r}{ORDER - s:064x}{({'1b': '1c', '1c': '1b'})[v]}".upper()
+            other = {**said, "id": said["id"].lower(), "signature": high}
+            await call(self, method, {**params, "userAuthentication": other}, address)
+            passed_on.append(method)
+        return await call(self, method, params, address)
+
+    monkeypatch.setattr(NodeMethods, "call", pass_on)
+    async with Devnet(threshold=2, parties=3) as net, DanClient(net) as dan:
+        session = await dan.generate_session_key(wallet=OWNER, chain_id=1)
+        report = await dan.revoke_ephemeral_key(session, wallet=OWNER)
+        assert len(report.confirmed_by) == len(passed_on) == 3
 
 
 async def test_only_the_owner_may() -> None:

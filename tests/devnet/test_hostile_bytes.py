@@ -186,6 +186,36 @@ async def test_what_is_no_frame_closes_the_connection(devnet, name, path):
 # --- bounds ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/v1/rpc", 0x89), ("/v1/rpc", 0x8A), ("/v1/rpc", 0x81), ("/v1/peer", 0x89), ("/v1/keygen", 0x89)],
+    ids=["pings", "pongs", "texts", "pings of a peer", "pings to the gateway"],
+)
+async def test_a_flood_of_empty_frames_leaves_the_loop_to_others(devnet, path, kind):
+    """However many come at once: the event loop goes on to others after each of them."""
+    url = devnet.gateway_url if path == "/v1/keygen" else devnet.nodes[0].url
+    turns = 0
+
+    async def count_turns():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with raw(url) as (reader, writer), asyncio.timeout(20):
+        writer.write(upgraded(path=path.encode()))
+        await reader.readuntil(b"\r\n\r\n")
+        counting = asyncio.create_task(count_turns())
+        writer.write(frame(kind, b"") * 20_000 + frame(0x81, BODY if path == "/v1/rpc" else b"no frame"))
+        last = b'"result"' if path == "/v1/rpc" else b"\x88"  # the reply, or a close frame
+        heard = b""
+        while last not in heard:
+            heard = heard[-8:] + await reader.read(1024 * 1024)
+            assert not reader.at_eof() or last in heard
+        await cancel_and_wait([counting])
+    assert turns > 20_000
+
+
 @pytest.mark.parametrize("door", ["node", "gateway"])
 async def test_handshakes_end_in_time_and_are_bounded(make_devnet, monkeypatch, door):
     """Six hundred that never end keep nobody out, and soon none is left."""

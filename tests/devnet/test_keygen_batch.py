@@ -12,6 +12,7 @@ from dan_async import DanClient, LocalWallet
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import base_multiply, encode
 from dan_async.devnet import DealWrongShare, Delay, Devnet, DropReply, Equivocate, Fault, WithholdEcho
+from dan_async.devnet.faults.kinds import RequestDropped
 from dan_async.devnet.node.keygen import KeygenService
 from dan_async.devnet.node.server import NodeMethods
 from dan_async.errors import NodeCode
@@ -27,6 +28,7 @@ from dan_async.protocols.node import (
 )
 from tests.devnet.raw_client import Keygen, RawNode, RpcFaultError, changed, connect_all
 from tests.devnet.test_keygen import shares_of
+from tests.helpers import assert_runs_under
 from tests.interpolation import interpolate_scalar
 
 WALLET = LocalWallet("0x" + "00" * 31 + "07")
@@ -172,6 +174,31 @@ async def test_a_dishonest_or_failing_node_costs_no_row(make_devnet: Any, fault:
     devnet.faults[0] = fault
     async with DanClient(devnet.network()) as dan:
         assert len(await made_by(dan, 6, threshold=2, parties_number=3)) == 6
+
+
+async def test_a_lost_connection_keeps_no_node_out_of_the_session(
+    make_devnet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is sent again: alone, the node would begin other sessions, and the rest would take it for silent."""
+    devnet = await make_devnet(2, 3)
+    call, lost = NodeMethods.call, list[str]()
+
+    async def lose_first(self: Any, method: str, params: Any, address: str) -> Any:
+        operator = self._context.identity.operator
+        if method == KEYGEN_BATCH and not lost:
+            lost.append(operator)
+            (server,) = [n._runner._server for n in devnet.nodes if n.operator == operator]
+            for connection in server._connections:
+                connection.cut()
+            raise RequestDropped
+        return await call(self, method, params, address)
+
+    monkeypatch.setattr(NodeMethods, "call", lose_first)
+    network = devnet.network()
+    async with DanClient(network) as dan, assert_runs_under(5):
+        assert len(await made_by(dan, 6)) == 6
+        assert len(lost) == 1
+        assert {node.keygens for node in (await network.health()).nodes} == {6}  # none was begun anew
 
 
 async def test_nodes_that_do_not_offer_it_are_asked_one_by_one(

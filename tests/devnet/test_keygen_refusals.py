@@ -129,8 +129,9 @@ async def test_nonces_used_before(make_devnet):
         assert await keygen.codes() == [NodeCode.KEYGEN_FAILED] * 3
         devnet.faults[0] = None
         assert await keygen.codes() == [NodeCode.KEYGEN_FAILED] * 3
-        keygen.sign(params.nonces)  # the same again, signed anew
-        again = changed(params, signature="0x" + params.user_authentication.signature[2:].upper())
+        spelled = changed(params, signature="0x" + params.user_authentication.signature[2:].upper())
+        assert await keygen.codes(spelled) == [NodeCode.KEYGEN_FAILED] * 3
+        again = changed(params, signature="0x" + "11" * 64 + "1b")
         assert await keygen.codes(again) == [NodeCode.CHALLENGE_REUSED] * 3
 
 

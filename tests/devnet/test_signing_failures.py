@@ -19,6 +19,7 @@ from dan_async.devnet import (
     SilentInSigning,
     WrongSignatureShare,
 )
+from dan_async.devnet.mpc import threshold_ecdsa
 from dan_async.devnet.mpc.aborts import SigningAbort
 from dan_async.errors import AcknowledgementError, NodeCode
 from dan_async.nodes.signature_shares import ExpectedShares, SpoiltSharesError, join_shares
@@ -58,6 +59,22 @@ async def presign_outcomes(signer, params):
     chosen = signer.chosen(params.signers)
     answers = await asyncio.gather(*(outcome(node, PRESIGN, text) for node in chosen))
     return dict(zip((node.operator for node in chosen), answers, strict=True))
+
+
+async def test_two_that_lie_to_each_other_have_nobody_else_fail_without_a_reason(make_devnet, monkeypatch):
+    """What each says of what it shares with the other does not add up; a third refers to one of them, who ought to know."""
+    honest = threshold_ecdsa.zero_shares
+
+    def zero_shares(index, seeds, context):
+        parts = honest(index, seeds, context)
+        return {**parts, 2: parts[2] + 1} if index == 1 else parts
+
+    devnet = await make_devnet(3, 3)
+    async with connect_all(devnet) as nodes:
+        signer = await begin(devnet, nodes, 3)
+        monkeypatch.setattr(threshold_ecdsa, "zero_shares", zero_shares)
+        said = await presign_outcomes(signer, signer.presign_params())
+    assert said[signer.ack.participants[2]].data == {"culprits": [], "abortedBy": signer.ack.participants[0]}
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,33 @@ async def test_a_request_id_stands_for_one_request(signer):
     assert await code(signer, other) == NodeCode.REQUEST_CONFLICT
 
 
+async def test_a_request_spelled_in_another_way_is_the_same(signer):
+    """So a signer that passes a request on, spelled otherwise and sooner than the client, keeps no other from answering."""
+    asked = signer.presign_params()
+    passed_on = evolve(asked, signature="0x" + asked.signature[2:].upper())
+    offer = await signer.presign(passed_on)
+    assert await signer.presign(asked) == offer
+    request_id, ids = "0x" + secrets.token_hex(32), [offer.presignature_id]
+    setup = signer.setup([text_request()])
+    params = signer.sign_params(setup, None, ids, request_id=request_id)
+    # Nodes go by their own record of when an ephemeral key expires.
+    passed_on = evolve(signer, expiry=signer.expiry + 1).sign_params(setup, None, ids, request_id=request_id)
+    assert fields.encode(passed_on) != fields.encode(params)
+    shares = await signer.send(passed_on)
+    assert await signer.send(params) == shares
+
+
+async def test_only_who_may_use_a_key_has_a_place_under_an_id(signer):
+    """Long requests of others are looked at in a thread; nobody who comes meanwhile is refused for them."""
+    params = await presigned(signer)
+    strange = evolve(params, setup=params.setup + " " * 50_000)
+    for node in signer.nodes[:2]:
+        await node.websocket.send_str(
+            f'{{"jsonrpc":"2.0","id":99,"method":"{SIGN}","params":{fields.encode(strange)}}}'
+        )
+    await signer.send(params)
+
+
 async def test_an_ephemeral_key_has_so_many_presignatures(make_devnet):
     """A new one takes the place of the oldest, which signs no more; another ephemeral key is not concerned."""
     devnet = await make_devnet(2, 2, limits=NodeLimits(max_presignatures=2))

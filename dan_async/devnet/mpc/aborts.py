@@ -145,11 +145,21 @@ class PairAbort(ProtocolAbort):
 
 
 class SigningAbort(ProtocolAbort):
-    """Signing has ended without a signature; with ``ban``, the culprits' ``PairState`` is marked and has to be stored."""
+    """
+    Signing has ended without a signature; with ``ban``, the culprits' ``PairState`` is marked and has to be stored.
+
+    The *aborter*, if it is honest, has given up as well, and names whom this party cannot tell from it.
+    """
 
     MESSAGE = "Signing was aborted"
     PHASE = "signing"
     HINTS = ("Try again with fresh randomness, or other signers", "Never sign with this party again")
+
+    def __init__(
+        self, reason: str, culprits: Sequence[int] = (), *, ban: bool = False, aborter: int | None = None
+    ) -> None:
+        super().__init__(reason, culprits, ban=ban)
+        self.aborter = aborter
 
 
 def from_all_others(

@@ -43,6 +43,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from typing import Annotated, NoReturn, TypeVar
 
 from attrs import define, field, frozen
@@ -56,6 +57,7 @@ from dan_async.crypto.curve import (
     encode,
     lagrange_coefficients,
     multiply,
+    negate,
 )
 from dan_async.crypto.hashes import DIGEST_BYTES, tagged_hash
 from dan_async.crypto.signature import signer_of
@@ -282,7 +284,9 @@ class SigningParty(Stepwise):
         if total is None or encode(total) != self._share.public_key:
             points = {other: key_point for other, (_, _, key_point) in opened.items()}
             zeros = {other: message.zeros for other, (message, _, _) in opened.items()}
-            raise SigningAbort(Reason.PUBLIC_KEY_CHECK, self._wrong_key_shares(points, zeros))
+            culprits = self._wrong_key_shares(points, zeros)
+            aborter = None if culprits else self._contradicted(zeros)
+            raise SigningAbort(Reason.PUBLIC_KEY_CHECK, culprits, aborter=aborter)
         nonce_point = add([base_multiply(self._nonce), *(product.points[0] for product in products.values())])
         mask = self._mask + sum(product.psi for product in products.values())
         u, v = (
@@ -355,7 +359,7 @@ class SigningParty(Stepwise):
         """
         Return the signers whose A is not λ·X and their parts of the share of zero, or whose part is not minus this party's.
 
-        Two others whose parts for each other do not cancel out know themselves which of them lies.
+        Two others whose parts for each other do not cancel out know themselves which of them lies: see ``_contradicted``.
         """
         culprits = []
         coefficients = lagrange_coefficients(self._signers)
@@ -376,6 +380,15 @@ class SigningParty(Stepwise):
             ):
                 culprits.append(other)
         return culprits
+
+    def _contradicted(self, zeros: Mapping[int, tuple[bytes, ...]]) -> int | None:
+        """Return one of two others whose parts for each other do not cancel out: if it does not lie, it says who does."""
+
+        def part(of: int, towards: int) -> Point:
+            return decode(zeros[of][[i for i in self._signers if i != of].index(towards)])
+
+        pairs = combinations(self._others, 2)
+        return next((a for a, b in pairs if part(a, b) != negate(part(b, a))), None)
 
     def _pair_context(self, pair: PairState, *, receiver: int) -> bytes:
         return tagged_hash("dan-ecdsa/1 signing pair", self._context, pair.setup_id, receiver)

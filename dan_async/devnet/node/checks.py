@@ -7,16 +7,17 @@ Unknown, revoked or expired ephemeral keys are refused by ``keys.EphemeralRegist
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from dan_async._values import MAX_LIFETIME_S
+from dan_async._values import MAX_LIFETIME_S, to_hex
 from dan_async.config import Threshold
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import typed_data_digest
 from dan_async.crypto.ephemeral_key import is_signed_by
 from dan_async.crypto.hashes import tagged_hash
-from dan_async.crypto.signature import recover_address
+from dan_async.crypto.signature import parse_signature, recover_address
 from dan_async.devnet.node.keys import KeyRecord, RegisteredKey
 from dan_async.devnet.node.passkeys import PasskeyRegistry, check_assertion
 from dan_async.devnet.node.rpc import RefusalError, invalid_params, reading
@@ -59,7 +60,17 @@ _CODES = {
 
 
 def content_hash(params: object, *, operation: str = "") -> bytes:
-    """Hash all of a request, which tells it from another under its id."""
+    """
+    Hash all of a request, which tells it from another under its id.
+
+    An owner's address and signature can be spelled in several ways. Whoever passes a request on in another one must not make
+    it conflict with the owner's own.
+    """
+    if isinstance(params, KeygenParams) and params.user_authentication.method == "eoa":
+        said = params.user_authentication
+        with suppress(InvalidFieldError):  # it is refused, or conflicts, as it stands
+            address, signature = parse_address("id", said.id), to_hex(parse_signature(said.signature))
+            params = evolve(params, user_authentication=evolve(said, id=address, signature=signature))
     return hashlib.sha256(operation.encode() + encode(params).encode()).digest()
 
 
@@ -350,6 +361,12 @@ def signing_challenge(read: ReadSign) -> str:
             presignature_ids=params.presignature_ids,
         ).hex()
     return signed_challenge(params, SIGNGEN, read.setup_digest)
+
+
+def signed_content(read: ReadSign) -> bytes:
+    """Return what tells a request whose signature was checked from others under its id: what was signed, and by whom."""
+    # Not the signature itself, nor the credentials: with these spelled in another way, anybody could pass it on as another.
+    return bytes.fromhex(signing_challenge(read)) + read.claim.eph_pk
 
 
 def check_signing_key(record: KeyRecord, read: ReadSign, now: float) -> RegisteredKey:

@@ -21,6 +21,7 @@ from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit, Urgency
 from dan_async.devnet.faults.kinds import NodeCrashed, RequestDropped
 from dan_async.devnet.faults.lies import SpoiltMessage
+from dan_async.devnet.listening import receive
 from dan_async.devnet.peers.sessions import SessionFailedError, TooManySessionsError
 from dan_async.errors import DanError, InvalidFieldError, NodeCode, ProtocolError
 from dan_async.types import Json
@@ -223,7 +224,7 @@ class RpcConnection:
         """Answer requests until the connection ends; then give up requests in flight."""
         try:
             while True:
-                message = await self._websocket.receive()
+                message = await receive(self._websocket)
                 if message.type is aiohttp.WSMsgType.TEXT:
                     await self._receive(message.data)
                 elif message.type is aiohttp.WSMsgType.BINARY:
@@ -242,6 +243,7 @@ class RpcConnection:
         except RefusalError as refusal:
             # Sent from here and not from a task: from a client that does not read refusals, nothing is read.
             await self._send(encode_error(refusal.rpc_id, refusal))
+            await asyncio.sleep(0)  # the next one may be here already
             return
         task = asyncio.create_task(self._serve(request), name=f"rpc {request.method}")
         self._requests.add(task)

@@ -444,7 +444,7 @@ class NodeServer:
 
     @staticmethod
     def _websocket(longest: int) -> web.WebSocketResponse:
-        return web.WebSocketResponse(compress=False, max_msg_size=longest, timeout=CLOSE_S)
+        return web.WebSocketResponse(autoping=False, compress=False, max_msg_size=longest, timeout=CLOSE_S)
 
 
 def _current_task() -> asyncio.Task[Any]:

@@ -37,6 +37,7 @@ from dan_async.devnet.node.checks import (
     own_nonce,
     read_messages,
     read_sign,
+    signed_content,
     usable_key,
 )
 from dan_async.devnet.node.keys import KeyRecord, KeyRing
@@ -230,7 +231,8 @@ class NodeSigning:
         self._presigning = PresignSessions(context, sessions, self.setups)
         self._presigns = RequestRuns[PresignatureOffer](context, "presignatures", most=limits.max_presigns)
         self._signs = RequestRuns[SignatureShares](context, "signatures", most=limits.max_signs)
-        #: The hashes of requests whose nonce is spent: with other signers they may come again.
+        self._checking = 0  # long requests for signatures
+        #: What was signed of requests whose nonce is spent: with other signers they may come again.
         self._authorised = Remembered[RequestId, bytes](
             most=_MOST_AUTHORISED, keep_s=limits.nonce_lifetime_s, clock=context.clock
         )
@@ -238,18 +240,22 @@ class NodeSigning:
     async def presign(self, params: dict[str, Json]) -> Json:
         """Take part in making a presignature, or say again what came of it."""
         asked = decode(PresignParams, params)
-        request = (asked.request_id, asked.signers)
-        begin = partial(self._begin_presigning, asked)
-        return to_json(await self._presigns.run(request, content_hash(asked), begin))
+        record = self._check_presign(asked)
+        # All but its signature, which anybody may spell in another way, and so pass the request on as another one.
+        content = content_hash(evolve(asked, signature=""))
+        begin = partial(self._begin_presigning, asked, record)
+        return to_json(await self._presigns.run((asked.request_id, asked.signers), content, begin))
 
     async def sign(self, params: dict[str, Json]) -> Json:
         """Sign, or say again what was said to the same request."""
         asked = decode(SignParams, params)
-        request, content = (asked.request_id, asked.signers), content_hash(asked)
+        read, record, requests, digests = await self._checked(asked)
+        request, content = (asked.request_id, asked.signers), signed_content(read)
         if asked.presignature_ids and _is_short(asked):
-            shares = self._signs.run_at_once(request, content, partial(self._sign_at_once, asked))
+            shares = self._signs.run_at_once(request, content, partial(self._finish, read, digests, None))
         else:
-            shares = await self._signs.run(request, content, partial(self._sign, asked))
+            sign = partial(self._sign, read, record, requests, digests)
+            shares = await self._signs.run(request, content, sign)
         return to_json(self._context.faults.forge_shares(shares, self._context.identity.sign))
 
     async def give_up(self) -> None:
@@ -265,8 +271,9 @@ class NodeSigning:
 
     # --- presignatures ------------------------------------------------------------------------------------------------
 
-    def _begin_presigning(self, params: PresignParams) -> Coroutine[Any, Any, PresignatureOffer]:
-        record = self._check_presign(params)
+    def _begin_presigning(
+        self, params: PresignParams, record: KeyRecord
+    ) -> Coroutine[Any, Any, PresignatureOffer]:
         check_signers(record, params.signers, self._context.identity.operator)
         job = presign_job(record, params.request_id, params.signers, index=0)
         if self._presigning.has_run(job.session_id):
@@ -314,18 +321,32 @@ class NodeSigning:
 
     # --- signatures ---------------------------------------------------------------------------------------------------
 
-    def _sign_at_once(self, params: SignParams) -> SignatureShares:
-        read, _, _, digests = self._check(params)
-        return self._finish(read, digests, None)
+    async def _checked(
+        self, params: SignParams
+    ) -> tuple[ReadSign, KeyRecord, Sequence[SignRequest], Sequence[bytes]]:
+        """Check as ``_check`` does, before the request has a place under its id: a stranger's has none."""
+        if _is_short(params):
+            return self._check(params)
+        self._signs.check_room(1 + self._checking)
+        self._checking += 1
+        try:
+            return await self._compute(params, self._check, params)
+        finally:
+            self._checking -= 1
 
-    async def _sign(self, params: SignParams) -> SignatureShares:
-        read, record, requests, digests = await self._compute(params, self._check, params)
+    async def _sign(
+        self,
+        read: ReadSign,
+        record: KeyRecord,
+        requests: Sequence[SignRequest],
+        digests: Sequence[bytes],
+    ) -> SignatureShares:
         made = None
-        if not params.presignature_ids:
+        if not read.params.presignature_ids:
             self._spend_nonce(read)
             made = await self._presign(record, read, len(requests))
             # Their time may be over meanwhile.
-            await self._compute(params, self._check_permissions, record, requests)
+            await self._compute(read.params, self._check_permissions, record, requests)
         return self._finish(read, digests, made)
 
     def _check(
@@ -359,8 +380,7 @@ class NodeSigning:
 
     def _spend_nonce(self, read: ReadSign) -> None:
         """Use the nonce up, or remember that it was used up for the same request with other signers."""
-        params = read.params
-        content = content_hash(evolve(params, signers=()))
+        params, content = read.params, signed_content(read)
         if self._authorised.get(params.request_id) == content:
             return
         nonce = own_nonce(params, self._context.identity.operator) if params.participants else None

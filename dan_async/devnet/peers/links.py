@@ -33,6 +33,7 @@ from dan_async.crypto.hashes import tagged_hash
 from dan_async.crypto.signature import signer_of
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeIdentity, NodeLimits
+from dan_async.devnet.listening import receive
 from dan_async.errors import InvalidFieldError, ProtocolError
 from dan_async.types import OperatorAddress
 
@@ -250,7 +251,7 @@ class PeerLink:
 
     async def _read(self, on_frame: Callable[[bytes], None]) -> None:
         while True:
-            message = await self._websocket.receive()
+            message = await receive(self._websocket)
             if message.type is aiohttp.WSMsgType.BINARY:
                 on_frame(self._keys.receiving.open(message.data))
             elif message.type is aiohttp.WSMsgType.TEXT:
@@ -278,7 +279,7 @@ class PeerLink:
 
 
 async def _receive(websocket: WebSocket) -> bytes:
-    message = await websocket.receive()
+    message = await receive(websocket)
     if message.type is aiohttp.WSMsgType.BINARY:
         return bytes(message.data)
     if message.type is aiohttp.WSMsgType.TEXT:
@@ -400,6 +401,7 @@ class PeerLinks:
             try:
                 websocket = await session.ws_connect(
                     self._roster[peer],
+                    autoping=False,
                     max_msg_size=self._limits.max_peer_frame_bytes + 64,
                     timeout=aiohttp.ClientWSTimeout(ws_close=_FLUSH_S),
                 )

@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 from dan_async._json import dump
 from dan_async.deadline import cancel_and_wait
 from dan_async.devnet.context import NodeContext, RateLimit, Urgency
-from dan_async.devnet.mpc.aborts import ProtocolAbort, Reason
+from dan_async.devnet.mpc.aborts import ProtocolAbort, Reason, SigningAbort
 from dan_async.devnet.mpc.dkg import KeyShare
 from dan_async.devnet.mpc.pairwise_setup import Ban, PairSetup, PairState
 from dan_async.devnet.mpc.threshold_ecdsa import Presignature, SigningParty
@@ -482,7 +482,10 @@ class PresignSession(RoundSession[Presignature]):
         if abort.reason == Reason.SETUP_MISMATCH:
             for culprit in culprits:
                 self._pairs.doubt(culprit)
-        return SessionFailedError(abort.reason, culprits)
+        aborter = abort.aborter if isinstance(abort, SigningAbort) else None
+        return SessionFailedError(
+            abort.reason, culprits, aborted_by=None if aborter is None else self.parties[aborter - 1]
+        )
 
     def outgoing(self, round_: int, bodies: Mapping[int, bytes]) -> Mapping[int, bytes]:
         return self.context.faults.signing_round(round_, bodies)

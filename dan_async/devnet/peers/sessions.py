@@ -17,6 +17,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from enum import IntEnum
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from attrs import define, evolve, field, frozen
@@ -29,7 +30,7 @@ from dan_async.devnet.context import NodeContext, Urgency
 from dan_async.devnet.faults.kinds import FalseAccusation, NodeCrashed
 from dan_async.devnet.mpc.aborts import ProtocolAbort
 from dan_async.devnet.peers.links import PeerLinks
-from dan_async.errors import DanError, InvalidFieldError, ProtocolError
+from dan_async.errors import DanError, InvalidFieldError, ProtocolError, escape_controls
 from dan_async.protocols.fields import Form, decode, encode, list_of, number, string, wire, write_hex
 from dan_async.types import Clock, OperatorAddress
 
@@ -154,11 +155,16 @@ class PeerAbortError(Exception):
     missing: frozenset[OperatorAddress]
 
 
+def _one_line(reason: object) -> str:
+    """Return a reason, which may be a peer's, so that it writes one line of a log and commands no terminal."""
+    return escape_controls(str(reason)).replace("\n", "\\n")
+
+
 @define
 class SessionFailedError(Exception):
     """A session has ended without a result. The culprits are those that this node can blame by what it has seen itself."""
 
-    reason: str = field(converter=str)
+    reason: str = field(converter=_one_line)
     culprits: tuple[OperatorAddress, ...] = field(default=(), converter=tuple[OperatorAddress, ...])
     aborted_by: OperatorAddress | None = field(default=None, kw_only=True)
     #: Evidence to be passed on.
@@ -331,9 +337,10 @@ class PeerSessions:
     _unheard: deque[tuple[float, PeerSession]] = field(
         factory=lambda: deque(maxlen=_KEPT_UNHEARD_SESSIONS), init=False
     )
-    _early: OrderedDict[tuple[Kind, bytes], list[_Early]] = field(
+    #: By session and peer, the oldest first: what comes of one peer is kept no shorter because of another's.
+    _early: OrderedDict[tuple[tuple[Kind, bytes], OperatorAddress], list[_Early]] = field(
         factory=OrderedDict, init=False
-    )  # oldest session first
+    )
     _used: Counter[OperatorAddress] = field(factory=Counter, init=False)
     _beating: asyncio.Task[None] | None = field(default=None, init=False)
 
@@ -362,7 +369,8 @@ class PeerSessions:
             began=self._clock(),
             rounds={round_: {} for round_ in range(1, rounds + 1)},
         )
-        for early in self._take_early((kind, session_id)):
+        waited = [early for peer in peers for early in self._take_early(((kind, session_id), peer))]
+        for early in sorted(waited, key=attrgetter("forget_at")):  # as they came
             session.take(early.peer, early.message)
         if self._beating is None:
             self._beating = asyncio.create_task(self._beat(), name="signs of life")
@@ -422,10 +430,10 @@ class PeerSessions:
             )
             return
         self._used[peer] += early.size
-        self._early.setdefault(message.session, []).append(early)
+        self._early.setdefault((message.session, peer), []).append(early)
 
-    def _take_early(self, session: tuple[Kind, bytes]) -> list[_Early]:
-        waiting = self._early.pop(session, [])
+    def _take_early(self, place: tuple[tuple[Kind, bytes], OperatorAddress]) -> list[_Early]:
+        waiting = self._early.pop(place, [])
         for early in waiting:
             self._used[early.peer] -= early.size
         return waiting

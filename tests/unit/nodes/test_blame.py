@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import combinations
 from typing import Any
 
@@ -86,6 +87,12 @@ def test_other_refusals_and_a_nodes_word_against_itself_say_nothing() -> None:
     assert judged(A=says(A), B=busy, C=says(by=C), D=says(), E=busy) == (set(), set())
 
 
+def test_only_those_that_take_part_are_believed_to_be_at_fault() -> None:
+    """A node that names others would have honest spares sit out, or hide among names that it made up."""
+    stranger = OperatorAddress(f"0x{'f' * 40}")
+    assert judged(A=says(stranger), B=says(by=stranger), C=says(E, stranger)) == (set(), pairs((C, E)))
+
+
 @pytest.mark.parametrize(
     ("disputes", "most", "expected"),
     [
@@ -101,6 +108,20 @@ def test_other_refusals_and_a_nodes_word_against_itself_say_nothing() -> None:
 def test_who_sits_out(disputes: Any, most: int, expected: Any) -> None:
     """All that are in dispute, if there are enough others; else as few as will do."""
     assert sit_out(disputes, most) == expected
+
+
+def test_who_sits_out_is_found_quickly_however_many_liars_there_are() -> None:
+    """Nine of twenty nodes blame as many others as they can: to try out all sets of them took seconds."""
+    others = [OperatorAddress(f"0x{number:040x}") for number in range(180)]
+    liars = [OperatorAddress(f"0x{number:040x}") for number in range(1000, 1009)]
+    started = time.process_time()
+    for disputes in (
+        {frozenset((liar, other)) for liar in liars for other in others[:11]},
+        {frozenset((liar, other)) for place, liar in enumerate(liars) for other in others[place::9]},
+    ):
+        assert sit_out(disputes, 9) == set(liars)
+        assert sit_out(disputes, 8) is None
+    assert time.process_time() - started < 0.1
 
 
 @given(st.sets(st.sampled_from(list(combinations(range(8), 2))), max_size=10), st.integers(0, 8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -126,6 +127,23 @@ async def test_one_culprit_after_the_other_is_left_out() -> None:
     assert {culprits[0], culprits[1]} <= {outcome.operator for outcome in report.replaced}
 
 
+async def test_names_that_nodes_make_up_are_repeated_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    """Errors and the log have the operators that nodes name, and no other text that stands in their place."""
+    fake = FakeNetwork(2, 3)
+    culprit = fake.operator(1)
+    names = [culprit, "\x1b[2J" + "A" * 100_000, "\ud800", 7]
+    made_up = RpcError(NodeCode.KEYGEN_FAILED, "no", {"culprits": names, "abortedBy": "B" * 100_000})
+    for identity in fake.identities:
+        fake.misbehaviour[identity.operator] = refusing(made_up)
+    with pytest.raises(QuorumError) as caught:
+        await keygen(fake, request(2, 3))
+    for text in (str(caught.value), caplog.text):
+        assert culprit in text
+        assert text.isascii()
+        assert "\x1b" not in text
+        assert len(text) < 10_000
+
+
 async def test_more_culprits_than_vain_restarts_are_left_out() -> None:
     """Four rounds fail, each for another reason, and the fifth makes the key: the limit is for rounds that change nothing."""
     fake, owner = FakeNetwork(2, 6), Owner()
@@ -144,6 +162,32 @@ async def test_more_culprits_than_vain_restarts_are_left_out() -> None:
         fake.misbehaviour[identity.operator] = blame_in_turn
     report = await keygen(fake, request(2, 2), owner)
     assert (report.restarts, owner.prompts, len(report.holders)) == (4, 5, 2)
+
+
+@pytest.mark.parametrize("left_s", [-(2**31), 0, 130])
+async def test_a_nonce_that_ends_early_leaves_the_owner_time(left_s: int) -> None:
+    """Where there is a spare, or fewer parties will do, a node that gives one takes no part."""
+    fake, ends = FakeNetwork(2, 4), int(time.time()) + 300
+
+    def giving(end: int) -> Misbehaviour:
+        async def give(method: str, params: Any) -> Any:
+            return {"nonce": "0x" + "11" * 32, "expiresAt": end} if method == "dan_challenge" else None
+
+        return give
+
+    for identity in fake.identities:
+        fake.misbehaviour[identity.operator] = giving(ends)
+    fake.misbehaviour[fake.operator(1)] = giving(max(0, ends - 300 + left_s))
+    network = fake.network()
+    for n, least in ((3, 3), (4, 3)):
+        opened = await network.open_keygen(request(2, n, min_parties=least), deadline=Deadline(5))
+        assert opened.expires_at == ends
+    opened = await network.open_keygen(request(2, 4), deadline=Deadline(5))
+    assert opened.expires_at == max(0, ends - 300 + left_s)  # nobody else is there
+    fake.misbehaviour[fake.operator(4)] = refusing(ConnectError("down"), method="dan_challenge")
+    opened = await network.open_keygen(request(2, 3), deadline=Deadline(5))
+    assert opened.expires_at == max(0, ends - 300 + left_s)  # nor now
+    await network.aclose()
 
 
 async def test_min_parties_makes_up_for_a_missing_spare() -> None:

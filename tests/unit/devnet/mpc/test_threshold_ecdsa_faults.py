@@ -38,11 +38,11 @@ def fresh(signers=SIGNERS, shares=None):
     return Signing(shares or SHARES, all_pairs(range(1, 5)), signers)
 
 
-def expect(call, reason, culprits, *, ban=False):
+def expect(call, reason, culprits, *, ban=False, aborter=None):
     with pytest.raises(SigningAbort) as caught:
         call()
     abort = caught.value
-    assert (abort.reason, abort.culprits, abort.ban) == (reason, culprits, ban)
+    assert (abort.reason, abort.culprits, abort.ban, abort.aborter) == (reason, culprits, ban, aborter)
     assert abort.phase == "signing"
 
 
@@ -329,13 +329,13 @@ def shifted_by(signing, liar, offset, **zeros):
 
 
 def test_a_wrong_key_share_that_is_put_on_another_is_named_by_that_one():
-    """The parts add up, but one is not what the two have in common; the third cannot tell which of them lies."""
+    """The parts add up, but one is not what the two have in common; the third refers to one of them, who must know."""
     signing = fresh()
     signing.commit()
     shifted_by(signing, 4, 7, to1=7)
     signing.multiply()
     expect(presign(signing, 1), Reason.PUBLIC_KEY_CHECK, (4,))
-    expect(presign(signing, 2), Reason.PUBLIC_KEY_CHECK, ())
+    expect(presign(signing, 2), Reason.PUBLIC_KEY_CHECK, (), aborter=1)
 
 
 def test_a_wrong_key_share_that_is_put_on_a_signer_that_does_not_exist_is_named():

@@ -332,6 +332,17 @@ async def test_an_abort_is_passed_on(bench):
     assert {peer for peer, _ in bench.links.aborts()} == {A, B}
 
 
+async def test_an_aborts_reason_writes_no_lines_of_its_own_into_the_log(bench, caplog):
+    """Nor does it command a terminal that shows the log."""
+    bench.start()
+    bench.abort(A, culprits=(2,), reason="\x1b[2J\nERROR a forged line")
+    refusal = await bench.refusal()
+    for text in (refusal.message, *(record.getMessage() for record in caplog.records)):
+        assert "\x1b" not in text
+        assert "\n" not in text
+    assert "a forged line" in caplog.text
+
+
 async def test_an_abort_that_came_early_counts(bench):
     """The session is over before it begins."""
     bench.abort(A, culprits=(2,))

@@ -174,6 +174,17 @@ async def test_early_messages_are_not_kept_for_ever(sessions, clock):
     assert early_count(sessions) == 1
 
 
+async def test_an_early_message_is_kept_as_long_whoever_else_sent_one(sessions, clock):
+    """A peer that knows of a session long before the others does not have their messages thrown away with its own."""
+    sessions.on_message(A, message(b"a"))
+    clock.ahead_s = 9
+    sessions.on_message(B, message(b"b"))
+    clock.ahead_s = 11
+    sessions.on_message(A, message(session=OTHER))
+    with opened(sessions, [A, B]) as session:
+        assert await session.receive(1, end_s=1, awaited=[B]) == {B: b"b"}
+
+
 async def test_early_messages_are_bounded_for_each_peer(sessions):
     """One peer's flood does not cost another its place."""
     for number in range(100):
