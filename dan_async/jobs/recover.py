@@ -117,8 +117,9 @@ async def recover(
             limit_s = deadline.cap(record_s)
             running.add(asyncio.create_task(settle(network, keeper, record, timeout_s=limit_s)))
             if len(running) >= _AT_ONCE:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 settled += [task.result() for task in done]
+                running -= done
         settled += await asyncio.gather(*running)
     finally:
         await cancel_and_wait(running)
