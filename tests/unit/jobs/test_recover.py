@@ -268,6 +268,24 @@ class TestBusyRecords:
         result = await make_once(network, keeper, "row 1", make, retry_failed=False, settle_s=1)
         assert (result, tried) == (("made", made), 2)
 
+    async def test_a_row_that_failed_leaves_alone_who_tries_it_again(self) -> None:
+        """Another batch has taken up the failed row at once, and is at work on it: nobody asks the nodes to settle that."""
+        clock = ManualClock()
+        store = MemorySessionStore(clock=clock)
+        again = pending(reference="row 1", worker="elsewhere 7", busy_until=int(clock() * 1000) + 60_000)
+
+        async def make() -> Any:
+            await store.save(again)
+            raise TimeoutError
+
+        network = Settling(KeygenSettlement(report=None, is_certain=True))
+        with pytest.raises(TimeoutError):
+            await make_once(
+                network, SessionKeeper(store, clock), "row 1", make, retry_failed=True, settle_s=1
+            )
+        assert network.asked == []
+        assert await store.get(again.record_id) == again
+
     async def test_of_two_that_begin_at_once_one_makes_the_key(self) -> None:
         """The other one finds the reference taken, and gets the session."""
         clock, made = ManualClock(), session()
