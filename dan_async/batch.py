@@ -321,6 +321,8 @@ class WorkStream(Generic[I, R]):
                     self._take(self._ended.popleft())
             if not self._is_closed:
                 await self._fill()
+            if not self._ready:  # closed meanwhile
+                raise StopAsyncIteration
             return self._ready.popleft()
 
     async def aclose(self) -> None:
@@ -369,6 +371,8 @@ class WorkStream(Generic[I, R]):
             self._failure = failure
 
     def _take(self, task: asyncio.Task[Any]) -> None:
+        if self._is_closed:
+            return  # cancelled, as a rule: whoever waits for a result was not
         if task in self._reading:
             self._reading.discard(task)
             error = asyncio.CancelledError() if task.cancelled() else task.exception()

@@ -1021,7 +1021,8 @@ class DanClient:
             The record as it is now.
 
         Raises:
-            RecordConflictError: There is no such record, or it is neither active nor expired; nothing was sent.
+            RecordConflictError: There is no such record, or it is neither active nor expired, and nothing was sent; or it
+                was changed meanwhile, and stays as it is.
             QuorumError: Fewer than t nodes confirmed.
             DanError: As for any job.
         """

@@ -328,9 +328,13 @@ class Devnet:
 
     async def open_network(self) -> NodeNetwork:
         """Start the devnet, if it is not running, and return a network of its nodes (see ``NetworkSource``)."""
-        if self._opened or not self._nodes:
+        is_ours = bool(self._opened or not self._nodes)
+        self._opened += is_ours  # at once: others may come while it starts
+        try:
             await self.start()
-            self._opened += 1
+        except BaseException:
+            self._opened -= is_ours
+            raise
         return self.network()
 
     async def close_network(self) -> None:

@@ -163,6 +163,7 @@ async def rotate_stored_session(
     )
 
     async def keep() -> None:
+        await _unchanged(keeper, record_id, session, deadline, record.state)
         if record.expires_at > network_time(network, keeper.clock, session.threshold):
             from dan_async.storage.base import StoredSession
 
@@ -205,9 +206,7 @@ async def revoke_stored_session(
     problem = "" if is_complete else f"not confirmed by every node: {'; '.join(report.failures)}"[:2000]
 
     async def keep() -> StoredSession:
-        record, current = await _stored(keeper, record_id, deadline, "active", "revoked")
-        if current != session:
-            raise RecordConflictError("the record was changed meanwhile", request_id=record_id)
+        record = await _unchanged(keeper, record_id, session, deadline, "active", "revoked")
         done = record.changed("revoked", now=keeper.clock(), problem=problem)
         await keeper.store.replace(done, expected=record.state)
         return done
@@ -228,6 +227,20 @@ async def _stored(
         found = "is not in the store" if record is None else f"is {record.state}, not {' or '.join(states)}"
         raise RecordConflictError(f"the record {found}", request_id=record_id)
     return record, record.session
+
+
+async def _unchanged(
+    keeper: SessionKeeper,
+    record_id: RequestId,
+    session: DanSessionKeyPayload,
+    deadline: Deadline,
+    *states: SessionState,
+) -> StoredSession:
+    """Return the record as it is now; raise a RecordConflictError if its session has been replaced meanwhile."""
+    record, current = await _stored(keeper, record_id, deadline, *states)
+    if current != session:
+        raise RecordConflictError("the record was changed meanwhile", request_id=record_id)
+    return record
 
 
 async def register_passkey(

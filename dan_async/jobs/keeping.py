@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Awaitable
 from pathlib import Path
 from types import TracebackType
@@ -49,8 +50,8 @@ class SessionKeeper:
     store: SessionStore
     clock: Clock
 
-    #: The requests that this process is working on, whichever client does.
-    in_flight: ClassVar[set[RequestId]] = set()
+    #: The requests that this process is working on, whichever client does, and how many calls are at each.
+    in_flight: ClassVar[Counter[RequestId]] = Counter()
 
     def is_busy(self, record: StoredSession) -> bool:
         """
@@ -140,7 +141,7 @@ class KeptKeygen:
         self._is_made = False
 
     async def __aenter__(self) -> Self:
-        self._keeper.in_flight.add(self._record.record_id)
+        self._keeper.in_flight[self._record.record_id] += 1
         try:
             async with self._deadline.enforced("storing the request", request_id=self._record.record_id):
                 if self._known_state is None:
@@ -148,7 +149,7 @@ class KeptKeygen:
                 else:
                     await self._keeper.store.replace(self._record, expected=self._known_state)
         except BaseException:
-            self._keeper.in_flight.discard(self._record.record_id)
+            self._leave()
             raise
         return self
 
@@ -188,7 +189,13 @@ class KeptKeygen:
             if isinstance(error, Exception) and not self._is_made:
                 await self._give_up(error)
         finally:
-            self._keeper.in_flight.discard(self._record.record_id)
+            self._leave()
+
+    def _leave(self) -> None:
+        in_flight, record_id = self._keeper.in_flight, self._record.record_id
+        in_flight[record_id] -= 1
+        if not in_flight[record_id]:
+            del in_flight[record_id]
 
     async def _give_up(self, error: Exception) -> None:
         store, record = self._keeper.store, self._record

@@ -117,8 +117,9 @@ async def recover(
             limit_s = deadline.cap(record_s)
             running.add(asyncio.create_task(settle(network, keeper, record, timeout_s=limit_s)))
             if len(running) >= _AT_ONCE:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 settled += [task.result() for task in done]
+                running -= done
         settled += await asyncio.gather(*running)
     finally:
         await cancel_and_wait(running)
@@ -279,7 +280,9 @@ async def make_once(
         # The owner may have signed, and the nodes may have made the key all the same.
         async with Deadline(settle_s).enforced("reading the store"):
             left = await get()
-        if left is None or left.state != "pending":
+        if (
+            left is None or left.state != "pending" or keeper.is_busy(left)
+        ):  # somebody else tries again already
             raise
         settled = await settle(network, keeper, left, timeout_s=settle_s)
         if settled.session is None:

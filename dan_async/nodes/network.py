@@ -104,10 +104,11 @@ class NodePool:
         await carry_through(self._close())
 
     async def _close(self) -> None:
-        await self.batches.aclose()
+        closing = [node.aclose() for node in self.nodes]  # first: what is ended next goes on, and asks them
+        closing.append(self.batches.aclose())
         if self._signer is not None:
-            await self._signer.aclose()
-        await asyncio.gather(*(node.aclose() for node in self.nodes))
+            closing.append(self._signer.aclose())
+        await asyncio.gather(*closing)
 
     def operation(self, request_id: RequestId, name: str) -> _Operation:
         """

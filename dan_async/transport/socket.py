@@ -598,6 +598,7 @@ class Socket:
         self._response.close()
         if self._begun is not None and self._ahead is None:
             self._begun.close()
+            self._begun = None  # whoever waits next is told of the end
         self._opener.sockets.discard(self)
 
     def drop(self) -> None:
@@ -737,6 +738,10 @@ class SocketOpener:
                 return self._socket(ws, self._upgrades[task])
         except _RedirectedError as error:
             failure = status_error(self.where, error.status, None)
+        except (
+            AssertionError
+        ):  # aiohttp takes for granted that the connection lasts while a given session's traces run
+            failure = self._unready()
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, DanError):
                 raise
@@ -767,10 +772,13 @@ class SocketOpener:
         connection = response.connection
         if connection is None or connection.transport is None:
             response.close()
-            raise ConnectError(f"{self.where} closed the connection before it was ready")
+            raise self._unready()
         socket = Socket(ws, response, connection.transport, self)
         self.sockets.add(socket)
         return socket
+
+    def _unready(self) -> ConnectError:
+        return ConnectError(f"{self.where} closed the connection before it was ready")
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -168,7 +168,10 @@ async def ask_owner(
         raise WalletTimeoutError(
             f"{unanswered}{limit}", hint=f"Look for {prompt}, or allow more time", phase="wallet"
         ) from error
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+            raise  # of the caller; else of what the wallet waited for, as when its page went away
         # Its text is left out of ours: it may hold what should not be logged.
         raise WalletError(
             f"{failed} with {type(error).__name__}",

@@ -125,6 +125,23 @@ async def test_two_clients_can_share_a_source():
     assert not devnet.nodes[0].is_running
 
 
+async def test_a_client_that_comes_while_another_one_starts_it_waits_and_counts():
+    """It has a network whose nodes run, and for as long as it needs them."""
+    devnet = Devnet(2, 2)
+    opening = asyncio.create_task(devnet.open_network())
+    while not devnet._nodes:
+        await asyncio.sleep(0)
+    networks = [await devnet.open_network()]
+    assert all(node.is_running for node in devnet.nodes)
+    networks.append(await opening)
+    for network in networks:
+        await network.aclose()
+    await devnet.close_network()
+    assert devnet.nodes[0].is_running
+    await devnet.close_network()
+    assert not devnet.nodes[0].is_running
+
+
 async def test_closing_a_source_that_was_never_opened():
     """Nothing happens."""
     await Devnet(2, 2).close_network()

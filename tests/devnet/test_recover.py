@@ -278,6 +278,23 @@ async def test_rotating_keeps_record_and_address_and_leaves_the_old_key_to_be_re
             await dan.rotate_stored_session(record.record_id, wallet=owner)
 
 
+async def test_of_two_rotations_at_once_one_is_kept(devnet: Devnet) -> None:
+    """No key is left that is in use and in no record, where it could not be revoked."""
+    store, owner = MemorySessionStore(), LocalWallet(KEY)
+    async with client(devnet, store) as dan:
+        before = await dan.generate_session_key(wallet=owner, chain_id=1)
+        (record,) = [record async for record in store.find()]
+        rotations = [dan.rotate_stored_session(record.record_id, wallet=owner) for _ in range(2)]
+        ended = await asyncio.gather(*rotations, return_exceptions=True)
+        (kept,) = [one for one in ended if isinstance(one, StoredSession)]
+        (refused,) = [one for one in ended if one is not kept]
+        assert isinstance(refused, RecordConflictError)
+        stored = [one.session async for one in store.find()]
+        assert len(stored) == 2
+        assert before in stored
+        assert kept.session in stored
+
+
 class StallingStore(MemorySessionStore):
     """One whose method gives no answer from its n-th call on."""
 

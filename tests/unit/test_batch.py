@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from dan_async.batch import WorkStream
 from dan_async.errors import InvalidFieldError
+from dan_async.turns import BUDGET_S
 from tests.helpers import ManualClock, assert_runs_under, cancelled_at, no_leaks
 
 
@@ -178,6 +180,39 @@ async def test_closing_cancels_and_waits() -> None:
     assert sorted(ended) == [0, 1, 2]
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
+
+
+async def test_closing_ends_the_loop_of_whoever_waits() -> None:
+    """Another task closes: the one that waits for a result was not cancelled, and gets none."""
+
+    async def consume(items: Any) -> list[Any]:
+        return [finished.index async for finished in items]
+
+    async with no_leaks():
+        stream = WorkStream(Source(), lambda _: asyncio.Event().wait(), concurrency=3)
+        consumer = asyncio.create_task(consume(stream))
+        await asyncio.sleep(0.001)
+        await stream.aclose()
+        assert await consumer == []
+
+
+async def test_closing_while_more_is_begun_ends_the_loop() -> None:
+    """Also for whoever is just about to be given a result that was ready."""
+    closing: list[asyncio.Task[None]] = []
+
+    def source() -> Iterator[int]:
+        for item in range(10):
+            end = time.thread_time() + 2 * BUDGET_S  # nothing is left of this turn of the loop
+            while time.thread_time() < end:
+                pass
+            if item == 3:
+                closing.append(asyncio.create_task(stream.aclose()))
+            yield item
+
+    async with no_leaks():
+        stream = WorkStream(source(), double, concurrency=3)
+        assert [finished.index async for finished in stream] == [0]
+        await closing[0]
 
 
 async def test_cancelling_the_consumer_anywhere_leaves_nothing() -> None:

@@ -126,7 +126,7 @@ def test_one_passphrase_serves_the_stores_of_many_threads() -> None:
 def test_what_a_parent_works_on_its_forked_child_does_not() -> None:
     """Or its records would stay busy there for ever."""
     keeper, record = SessionKeeper(MemorySessionStore(), time.time), pending()
-    keeper.in_flight.add(record.record_id)
+    keeper.in_flight[record.record_id] = 1
     try:
         assert keeper.is_busy(record)
         child = os.fork()

@@ -25,6 +25,7 @@ from dan_async.errors import (
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.protocols.gateway_1 import REVISION_1
 from dan_async.storage import MemorySessionStore, StoredSession
+from dan_async.types import RequestId
 from tests.fake_nodes import FakeNetwork
 
 KEY = "11" * 32
@@ -239,6 +240,44 @@ async def test_a_call_under_way_is_not_settled(nodes: FakeNetwork, store: Watche
         await call
     assert not nodes.called("dan_settle_keygen")
     assert [record.state for record in store.records] == ["active"]
+
+
+async def test_a_call_under_way_is_not_settled_because_a_second_one_gave_up(nodes: FakeNetwork) -> None:
+    """Two calls complete one session key; the one that came too late to begin it is broken off."""
+    reached, may_go, both = asyncio.Event(), asyncio.Event(), asyncio.Barrier(2)
+    at_work: list[asyncio.Task[Any] | None] = []
+
+    async def wait(method: str, params: Any) -> Any:
+        if method == "dan_keygen":
+            reached.set()
+            await may_go.wait()
+
+    class Store(MemorySessionStore):
+        async def get(self, record_id: RequestId) -> StoredSession | None:
+            found = await super().get(record_id)
+            if found is not None and found.state == "waiting":
+                await both.wait()  # both have read it before either changes it
+            return found
+
+        async def replace(self, record: StoredSession, *, expected: Any) -> None:
+            await super().replace(record, expected=expected)
+            at_work.append(asyncio.current_task())
+
+    for index in (1, 2, 3):
+        nodes.misbehaviour[nodes.operator(index)] = wait
+    async with DanClient(nodes.network(), store=Store()) as dan:
+        wallet = LocalWallet(KEY)
+        begun = await dan.begin_session_key(owner=wallet.address, chain_id=1)
+        signature = await wallet.sign_typed_data(begun.typed_data)
+        calls = {asyncio.create_task(dan.complete_session_key(begun.id, signature)) for _ in range(2)}
+        await reached.wait()
+        (late,) = calls - {at_work[0]}
+        late.cancel()
+        await asyncio.wait([late])
+        assert (await dan.recover()).records == ()
+        may_go.set()
+        await asyncio.gather(*calls - {late})
+    assert not nodes.called("dan_settle_keygen")
 
 
 async def test_a_reference_is_used_once(nodes: FakeNetwork, store: WatchedStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from typing import Any
 
@@ -11,7 +12,7 @@ from attrs import evolve
 
 from dan_async.config import Threshold
 from dan_async.crypto.ephemeral_key import EphemeralKey
-from dan_async.errors import SessionPendingError
+from dan_async.errors import SessionPendingError, StoreUnavailableError
 from dan_async.jobs.keeping import SessionKeeper, _machine
 from dan_async.jobs.recover import make_once, recover, settle
 from dan_async.network import KeygenReport, KeygenSettlement
@@ -42,6 +43,25 @@ async def test_it_ends_in_time_however_many_records_there_are() -> None:
         report = await recover(Network(asyncio.Event().wait), keeper, min_age_s=0, timeout_s=1, record_s=0.3)
     assert 16 <= len(report.of("undecided")) == len(report.records) < 80
     assert sum("those after it" in record.problem for record in report.records) == 1
+
+
+async def test_a_store_that_fails_everywhere_is_one_error() -> None:
+    """Of the records that fail together the first one's is raised, and asyncio complains of none."""
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    class Failing(MemorySessionStore):
+        async def delete(self, record_id: Any, *, expected: Any = None) -> bool:
+            raise StoreUnavailableError("the disk is full")
+
+    store = Failing()
+    for _ in range(20):
+        await store.save(pending())
+    network = Settling(KeygenSettlement(report=None, is_certain=True))
+    with pytest.raises(StoreUnavailableError):
+        await recover(network, SessionKeeper(store, ManualClock()), min_age_s=0, timeout_s=1)
+    gc.collect()
+    assert not complaints
 
 
 @pytest.mark.parametrize("others", ["found it", "dropped it", "called it failed", "let it expire"])
@@ -247,6 +267,24 @@ class TestBusyRecords:
         network = Settling(KeygenSettlement(report=None, is_certain=True))
         result = await make_once(network, keeper, "row 1", make, retry_failed=False, settle_s=1)
         assert (result, tried) == (("made", made), 2)
+
+    async def test_a_row_that_failed_leaves_alone_who_tries_it_again(self) -> None:
+        """Another batch has taken up the failed row at once, and is at work on it: nobody asks the nodes to settle that."""
+        clock = ManualClock()
+        store = MemorySessionStore(clock=clock)
+        again = pending(reference="row 1", worker="elsewhere 7", busy_until=int(clock() * 1000) + 60_000)
+
+        async def make() -> Any:
+            await store.save(again)
+            raise TimeoutError
+
+        network = Settling(KeygenSettlement(report=None, is_certain=True))
+        with pytest.raises(TimeoutError):
+            await make_once(
+                network, SessionKeeper(store, clock), "row 1", make, retry_failed=True, settle_s=1
+            )
+        assert network.asked == []
+        assert await store.get(again.record_id) == again
 
     async def test_of_two_that_begin_at_once_one_makes_the_key(self) -> None:
         """The other one finds the reference taken, and gets the session."""

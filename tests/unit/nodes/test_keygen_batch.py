@@ -58,7 +58,7 @@ def fake() -> FakeNetwork:
 
 
 async def test_closing_begins_no_batch_that_waited_for_another(fake: FakeNetwork) -> None:
-    """The requests that waited are never sent together; all fail, and no task is left."""
+    """The requests that waited are never sent, together or alone; all fail, and no task is left."""
     async with no_leaks():
         network = fake.network()
         joined = Joined(network)
@@ -68,6 +68,7 @@ async def test_closing_begins_no_batch_that_waited_for_another(fake: FakeNetwork
         await network.aclose()
         assert set(await joined.errors()) == {ClientClosedError}
         assert len(fake.called(KEYGEN_BATCH)) == 3
+        assert fake.called("dan_keygen") == []
 
 
 async def test_a_batch_that_is_closed_as_it_begins_keeps_nobody_waiting(fake: FakeNetwork) -> None:

@@ -295,6 +295,23 @@ async def test_a_frame_that_came_with_the_last_one_is_seen():
     assert "before its turn: 'two'" in error.message
 
 
+async def test_looking_for_early_frames_does_not_hide_the_end_of_a_connection():
+    """It is closed while a frame waits for the peer to read."""
+
+    async def script(reader, writer):
+        await upgrade(reader, writer)
+        await asyncio.Event().wait()
+
+    async with no_leaks(), raw_server(script) as port:
+        way = connector(port)
+        socket = await way.open("rpc")
+        assert not socket.has_more()
+        sending = asyncio.create_task(socket.send("x" * 10_000_000, 5))
+        await wait_until(lambda: socket._ended)
+        await way.aclose()
+        assert type(await error_of(sending)) is ClientClosedError
+
+
 async def test_looking_for_early_frames_takes_none():
     """A frame that comes later, when it may, is the next one that is received."""
     async with no_leaks(), socket_script(echo) as port:
@@ -531,6 +548,31 @@ async def test_opening_has_a_limit():
         with pytest.raises(ConnectError, match=r"not ready within 0\.1 s"):
             await way.open("rpc", timeout_s=0.1)
         await way.aclose()
+
+
+async def test_a_connection_that_breaks_while_the_owners_traces_run():
+    """It was made, and is gone before it could be used."""
+
+    async def script(reader, writer):
+        await upgrade(reader, writer)
+        writer.close()
+
+    async def take_a_while(*_):
+        await asyncio.sleep(0.05)
+
+    traces = aiohttp.TraceConfig()
+    traces.on_request_end.append(take_a_while)
+    async with (
+        no_leaks(),
+        raw_server(script) as port,
+        aiohttp.ClientSession(trace_configs=[traces]) as session,
+    ):
+        way = connector(port, session=session)
+        error = await error_of(way.open("rpc"))
+        await way.aclose()
+    assert type(error) is ConnectError
+    assert error.retryable
+    assert "closed the connection before it was ready" in error.message
 
 
 async def test_a_closed_session_of_the_owner():

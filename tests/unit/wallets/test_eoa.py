@@ -257,6 +257,21 @@ async def test_cancelling_passes():
     assert ended.is_set()
 
 
+async def test_what_a_wallet_waited_for_was_cancelled():
+    """As when its page went away: the wallet has failed, and the job was not cancelled."""
+
+    async def waits(typed_data):
+        page = asyncio.get_running_loop().create_future()
+        page.cancel()
+        return await page
+
+    task = asyncio.create_task(authorise(EoaAuth(CallbackWallet(OWNER.address, waits), timeout_s=60)))
+    await asyncio.wait([task])
+    assert not task.cancelled()
+    assert type(task.exception()) is WalletError
+    assert "CancelledError" in str(task.exception())
+
+
 async def test_malformed_typed_data_never_reaches_the_wallet():
     """It is hashed before the wallet is asked."""
     asked = []
