@@ -111,9 +111,8 @@ async def receive(
                 await websocket.pong(message.data)
         elif message.type is not WSMsgType.PONG:
             return message
-        await asyncio.sleep(
-            0
-        )  # the next one may be here already: a flood of them must not hold the event loop
+        # The next one may be here already, and a flood of them must not hold the event loop.
+        await asyncio.sleep(0)
 
 
 def place_of(error: BaseException) -> str:

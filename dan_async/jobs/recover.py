@@ -280,9 +280,7 @@ async def make_once(
         # The owner may have signed, and the nodes may have made the key all the same.
         async with Deadline(settle_s).enforced("reading the store"):
             left = await get()
-        if (
-            left is None or left.state != "pending" or keeper.is_busy(left)
-        ):  # somebody else tries again already
+        if left is None or left.state != "pending" or keeper.is_busy(left):  # busy: others try again already
             raise
         settled = await settle(network, keeper, left, timeout_s=settle_s)
         if settled.session is None:

@@ -738,9 +738,8 @@ class SocketOpener:
                 return self._socket(ws, self._upgrades[task])
         except _RedirectedError as error:
             failure = status_error(self.where, error.status, None)
-        except (
-            AssertionError
-        ):  # aiohttp takes for granted that the connection lasts while a given session's traces run
+        except AssertionError:
+            # aiohttp takes for granted that the connection lasts while a given session's traces run.
             failure = self._unready()
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, DanError):
