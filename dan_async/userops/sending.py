@@ -195,7 +195,7 @@ class NonceLanes:
         turn.nonce = max(turn.nonce, await self._fetch(self.key(name), deadline))
         return True
 
-    def forget(self, name: str = "") -> None:
+    def forget(self, name: str = "", *, user_operation_hash: str | None = None) -> bool:
         """
         Stop waiting for a lane's last operation, which its bundler has dropped. The next one takes its nonce.
 
@@ -203,11 +203,18 @@ class NonceLanes:
 
         Args:
             name: The lane; empty for the usual one.
+            user_operation_hash: The operation; None for the last one, whichever it is.
+
+        Returns:
+            False if that operation is not the one that the lane waits for: then nothing is changed. If another one was sent
+            since, the chain has shown that its nonce is used, by itself for all that is known.
         """
         lane = self._lanes.get(name)
-        if lane is not None and lane.next_nonce is not None:
-            lane.doubts[lane.last_sent] = Doubt(lane.next_nonce - 1, lane.last_calls)
-            lane.next_nonce = None
+        if lane is None or lane.next_nonce is None or user_operation_hash not in (None, lane.last_sent):
+            return False
+        lane.doubts[lane.last_sent] = Doubt(lane.next_nonce - 1, lane.last_calls)
+        lane.next_nonce = None
+        return True
 
     def note(self, user_operation_hash: Hex) -> None:
         """

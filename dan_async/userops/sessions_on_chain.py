@@ -28,6 +28,7 @@ from dan_async._values import (
     check_reference,
     check_text,
     from_hex,
+    in_seconds,
     setting,
 )
 from dan_async.crypto.abi import encode_call
@@ -41,6 +42,7 @@ from dan_async.errors import (
     PermissionDeniedError,
     RecordConflictError,
     UserOperationError,
+    UserOperationInDoubtError,
     UserOperationRevertedError,
     UserOperationTimeoutError,
 )
@@ -537,23 +539,27 @@ class SessionOnChain:
         self, calls: tuple[Call, ...], lane: str, timeout: TimeSpan | None
     ) -> UserOperationReceipt:
         tree, sent = await self._submit(calls, lane, timeout)
-        patience = _PATIENCE_S if timeout is None else min(timeout, _PATIENCE_S)
+        patience = _PATIENCE_S if timeout is None else min(in_seconds(timeout), _PATIENCE_S)
         try:
             return await self.account.wait_for_receipt(sent, timeout=patience)
         except UserOperationTimeoutError:
-            if await self._tree.root() == tree.root:
+            is_dropped = await self._tree.root() != tree.root and self.account.lanes.forget(
+                lane, user_operation_hash=sent
+            )
+            if not is_dropped:
                 return await self.account.wait_for_receipt(sent, timeout=timeout)
         # Its proof is of the tree before, so it was dropped. Another one under its nonce excludes it for good.
-        self.account.lanes.forget(lane)
         try:
-            _, anew = await self._submit(calls, lane, timeout)
+            _, sent = await self._submit(calls, lane, timeout)
+        except UserOperationInDoubtError:
+            raise
         except DuplicateUserOperationError as error:
             if error.user_operation_hash != sent:
                 raise
-            anew = sent  # it was executed all the same
-        except BundlerError:
-            anew = sent  # the bundler has it still
-        return await self.account.wait_for_receipt(anew, timeout=timeout)
+        except DanError as error:
+            # There is no second one, for whatever reason; the first may have been executed all the same.
+            _log.debug("the user operation %s is not replaced: %s", sent, error.message)
+        return await self.account.wait_for_receipt(sent, timeout=timeout)
 
     async def _submit(
         self, calls: tuple[Call, ...], lane: str, timeout: TimeSpan | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ async def test_one_operation_deploys_enables_and_grants(scene: Scene) -> None:
 async def test_the_agent_moves_the_token_without_the_owner(scene: Scene) -> None:
     """DAN signs the published text; the chain takes it."""
     session = await scene.grant()
-    receipt = await session.send_transaction(transfer())
+    receipt = await session.send_transaction(transfer(), timeout=timedelta(seconds=5))
     assert scene.world.made == [transfer()]
     assert receipt.is_success
     assert '"callData":"0000189a' in scene.dan.messages[0]
@@ -320,6 +321,54 @@ async def test_an_operation_that_was_dropped_when_the_root_moved(
         world.executed.append(dropped)
     await sending
     assert world.made == [transfer(1), transfer(2)]
+
+
+async def send_without_receipt(
+    session: SessionOnChain, call: Call, world: BiconomyWorld
+) -> asyncio.Task[Any]:
+    """Send a call, which is executed at once; the bundler keeps the receipt to itself."""
+    execute, before = world.execute, len(world.executed)
+
+    def withhold(own: str) -> None:
+        world.withheld.add(own)
+        execute(own)
+
+    world.execute = withhold  # type: ignore[method-assign]
+    sending = asyncio.create_task(session.send_transaction(call, timeout=3))
+    while len(world.executed) == before:
+        await asyncio.sleep(0.01)
+    world.execute = execute  # type: ignore[method-assign]
+    return sending
+
+
+async def test_a_call_that_came_through_is_not_made_again_when_its_lane_went_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its receipt is late, another call of the lane follows it, and the root moves: that drops neither of the two."""
+    monkeypatch.setattr(sessions_on_chain, "_PATIENCE_S", 0.5)
+    session = await scene.grant()
+    sending = await send_without_receipt(session, transfer(1), scene.world)
+    await session.send_transaction(transfer(2))
+    await scene.grant()
+    await asyncio.sleep(0.7)
+    scene.world.withheld.clear()
+    receipt = await sending
+    assert scene.world.made == [transfer(1), transfer(2)]
+    assert receipt.user_operation_hash == scene.world.executed[1]
+
+
+async def test_a_call_that_came_through_is_told_although_its_session_was_revoked_then(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There cannot be another operation in its place; what was sent is not taken for what was refused."""
+    monkeypatch.setattr(sessions_on_chain, "_PATIENCE_S", 0.3)
+    session = await scene.grant()
+    sending = await send_without_receipt(session, transfer(1), scene.world)
+    await session.revoke()
+    await asyncio.sleep(0.5)
+    scene.world.withheld.clear()
+    assert (await sending).is_success
+    assert scene.world.made == [transfer(1)]
 
 
 async def test_revoking_ends_it_on_chain_and_at_the_nodes(scene: Scene) -> None:
