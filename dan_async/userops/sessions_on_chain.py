@@ -84,7 +84,7 @@ _log = logging.getLogger(__name__)
 #: The owner's nonce lane in which the root is set.
 _LANE = "session tree"
 
-#: How often a change is computed anew because the root has moved.
+#: How often a change is computed anew, or the tree looked for again, because the root has moved.
 _TRIES = 64
 
 #: How many sets of changes under way are compared with the root.
@@ -199,13 +199,27 @@ class _SessionTree:
 
     async def current(self) -> _Tree:
         """Return the leaves that the chain's root stands for."""
-        root = await self.root()
-        if self._known is None or self._known.root != root:
+        for _ in range(_TRIES):
+            root = await self.root()
+            if self._known is not None and self._known.root == root:
+                return self._known
             self._known = await self._find(root)
-        return self._known
+            if self._known is not None:
+                return self._known
+            # Another program may have made a change, and noted it in the store, after the root was read.
+            if await self.root() == root:
+                break
+        raise RecordConflictError(
+            "the account's root on chain is not that of the leaves in the store",
+            hint="Another program has granted or revoked sessions: import its sessions, so that they are kept",
+        )
 
-    async def _find(self, root: bytes) -> _Tree:
-        """Find the records that the root stands for, and note in the store what it shows about changes under way."""
+    async def _find(self, root: bytes) -> _Tree | None:
+        """
+        Find the records that the root stands for, and note in the store what it shows about changes under way.
+
+        None if there are no such records.
+        """
         entries = await self._entries()
         for made in _sets_of_changes(entries):
             # A change that was made puts its pending leaves into the tree, and takes its leaves on revocation out of it.
@@ -218,10 +232,7 @@ class _SessionTree:
             granted = [await self._put(e, status="granted") if e in made else e for e in inside]
             loose = [e for e in entries if e not in made and e not in inside]
             return _Tree(root, _in_order(granted), tuple(loose))
-        raise RecordConflictError(
-            "the account's root on chain is not that of the leaves in the store",
-            hint="Another program has granted or revoked sessions: import its sessions, so that they are kept",
-        )
+        return None
 
     async def _entries(self) -> list[_Entry]:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,22 @@ async def test_two_programs_with_one_database(scene: Scene, tmp_path: Path) -> N
     assert len(scene.world.made) == 4
     assert scene.world.root == bytes(32)
     assert b"hexEphSK" not in (tmp_path / "sessions.db").read_bytes()
+
+
+async def test_a_change_that_was_noted_after_the_root_was_read(scene: Scene) -> None:
+    """By another program that shares the store: the root is read once more, and the tree is known."""
+    session = await scene.grant()
+    mine, find, meanwhile = await scene.account(), scene.store.find, [scene.grant()]
+
+    async def find_late(where: SessionFilter) -> AsyncIterator[StoredSession]:
+        if meanwhile:
+            await meanwhile.pop()
+        async for record in find(where):
+            yield record
+
+    scene.store.find = find_late  # type: ignore[assignment, method-assign]
+    again = await open_session_on_chain(mine, session.session_id, **scene.common)
+    await again.send_transaction(transfer())
 
 
 async def test_three_agents_at_once(scene: Scene) -> None:
