@@ -105,7 +105,11 @@ _REFUSALS: Sequence[tuple[type[DanError], str, str]] = (
         "in_doubt",
         "It may have been executed: do not send it again before that is known",
     ),
-    (UserOperationTimeoutError, "not_yet", "It was sent and may still be executed: do not send it again"),
+    (
+        UserOperationTimeoutError,
+        "not_yet",
+        "The operation with this userOperationHash was sent and may still be executed: do not send that one again",
+    ),
     (
         UserOperationCostError,
         "too_expensive",

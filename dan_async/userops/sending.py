@@ -252,7 +252,8 @@ class NonceLanes:
                 return nonce
             if not await pause(deadline, self._sleep):
                 raise UserOperationTimeoutError(
-                    f"the lane waits for the user operation {lane.last_sent}, which is not on the chain yet",
+                    f"nothing was sent: the lane waits for the user operation {lane.last_sent}, which is not on the"
+                    " chain yet",
                     hint="Wait longer, use another lane, or forget() the lane if the bundler has dropped the operation",
                     user_operation_hash=lane.last_sent,
                 )

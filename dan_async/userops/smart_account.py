@@ -36,6 +36,8 @@ from dan_async.errors import (
     ProtocolError,
     UserOperationError,
     UserOperationInDoubtError,
+    UserOperationRevertedError,
+    UserOperationTimeoutError,
 )
 from dan_async.permissions.checking import gas_cost
 from dan_async.retry import RetryPolicy
@@ -285,13 +287,17 @@ class SmartAccountClient:
         Raises:
             UserOperationRevertedError: Its calls were reverted.
             UserOperationTimeoutError: It is not on the chain yet.
-            BundlerError: The bundler answered with an error.
+            UserOperationInDoubtError: The bundler does not say, or not in a way that can be read; its error is the cause.
             InvalidFieldError: That is no hash; nobody was asked.
         """
-        from_hex(user_operation_hash, field="user_operation_hash", length=32, prefix=True)
-        return await self._bundler.wait_for_receipt(
-            user_operation_hash, deadline=self._deadline(timeout), allow_revert=allow_revert
-        )
+        own = to_hex(from_hex(user_operation_hash, field="user_operation_hash", length=32, prefix=True))
+        deadline = self._deadline(timeout)
+        try:
+            return await self._bundler.wait_for_receipt(own, deadline=deadline, allow_revert=allow_revert)
+        except (UserOperationRevertedError, UserOperationTimeoutError):
+            raise
+        except DanError as error:  # says nothing about the operation, which was sent
+            raise in_doubt(own, error.message) from error
 
     async def prepare_user_operation(
         self, calls: Call | Iterable[Call], *, nonce: int, timeout: TimeSpan | None = None

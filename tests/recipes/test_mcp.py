@@ -18,9 +18,9 @@ from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
 from mcp import Client, StdioServerParameters, stdio_client
 
-from dan_async import DanClient, LocalWallet
+from dan_async import DanClient, LocalWallet, Timeouts
 from dan_async.devnet import Delay, Devnet
-from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.errors import ConfigurationError, InvalidFieldError, RpcError
 from dan_async.mcp import SessionTools
 from dan_async.network_file import ChainEndpoints, NetworkFile
 from dan_async.storage import MemorySessionStore, StoredSession, StoreKey
@@ -29,6 +29,7 @@ from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from dan_async.wallets.base import CallbackWallet
 from tests.chain.local_chain import CHAIN_ID, LocalChain
 from tests.recipes.conftest import OWNER_KEY, run_sample
+from tests.unit.userops.services import World, account_in
 
 pytestmark = [pytest.mark.recipes, pytest.mark.timeout(180)]
 
@@ -354,6 +355,36 @@ async def test_user_operations_within_permissions(
             error = await refuse(client, "send_user_operation", session=made["session"], calls=calls)
             assert error["code"] == "invalid_input"
     assert OWNER_KEY not in (folder / "stderr").read_text()
+
+
+async def test_an_agent_is_not_told_to_repeat_what_was_sent() -> None:
+    """A receipt that the bundler does not show is one to come; what waits for an earlier operation says whose hash it has."""
+    world = World()
+
+    async def open_account(_: Any) -> Any:
+        # A key in this process signs: no time goes by with a network.
+        return await account_in(world, timeouts=Timeouts(total_s=1))
+
+    async with (
+        DanClient(Devnet(2, 3), store=MemorySessionStore()) as dan,
+        SessionTools(dan, wallet=OWNER, chain_id=80002, open_account=open_account) as tools,
+    ):
+        made = await tools.call("make_session", {})
+
+        async def send(value: int) -> dict[str, Any]:
+            calls = [{"to": OWNER.address, "value": value}]
+            return await tools.call("send_user_operation", {"session": made["session"], "calls": calls})
+
+        world.failures["eth_getUserOperationReceipt"] = [RpcError(-32001, "unauthorised")]
+        first = await send(1)
+        assert (first["status"], first["userOperationHash"]) == ("pending", world.executed[0])
+        world.executes = False
+        second = await send(2)
+        assert second["status"] == "pending"
+        waiting = (await send(3))["error"]
+    assert waiting["message"].startswith("nothing was sent: the lane waits")
+    assert (waiting["code"], waiting["userOperationHash"]) == ("not_yet", second["userOperationHash"])
+    assert "that one" in waiting["whatToDo"]
 
 
 async def test_the_pages_sample_runs() -> None:

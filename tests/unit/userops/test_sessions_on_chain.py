@@ -15,12 +15,15 @@ from dan_async.crypto.abi import encode_call, function_selector
 from dan_async.errors import (
     BundlerError,
     ConfigurationError,
+    ConnectError,
     DanError,
     InvalidFieldError,
     PermissionDeniedError,
+    ProtocolError,
     QuorumError,
     RecordConflictError,
     RpcError,
+    UserOperationInDoubtError,
     UserOperationRevertedError,
 )
 from dan_async.permissions import parse_permissions
@@ -205,13 +208,18 @@ async def test_a_failed_grant_leaves_nothing_in_the_tree(scene: Scene) -> None:
     assert len(await scene.grants()) == 2
 
 
-async def test_a_grant_that_nobody_knows_the_end_of_is_settled_by_the_root(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    "failure", [RpcError(-32603, "down"), ProtocolError("no JSON"), ConnectError("HTTP 403", retryable=False)]
+)
+async def test_a_grant_that_nobody_knows_the_end_of_is_settled_by_the_root(
+    scene: Scene, failure: DanError
+) -> None:
     """Executed although the call had failed: the session is there; not executed: its leaf goes with the next change."""
     account = await scene.account()
     await scene.grant(account=account)
     scene.world.executes = False
-    scene.world.failures["eth_getUserOperationReceipt"] = [RpcError(-32603, "down")]
-    with pytest.raises(DanError):
+    scene.world.failures["eth_getUserOperationReceipt"] = [failure]
+    with pytest.raises(UserOperationInDoubtError):
         await scene.grant(account=account, session_id="late")
     scene.world.execute(list(scene.world.operations)[-1])
     scene.world.executes = True
@@ -429,6 +437,15 @@ async def test_each_half_of_a_revocation_is_reported(scene: Scene) -> None:
     assert not isinstance(outcome.at_nodes, DanError)
     assert (await other.revoke()).is_complete
     assert scene.world.root == bytes(32)
+
+
+async def test_a_revocation_whose_receipt_cannot_be_read_is_seen_by_the_root(scene: Scene) -> None:
+    """The outcome says that it may have been made; the account's other sessions go on."""
+    first, second = await scene.grant(), await scene.grant()
+    scene.world.failures["eth_getUserOperationReceipt"] = [ProtocolError("no JSON")]
+    assert isinstance((await first.revoke()).on_chain, UserOperationInDoubtError)
+    await second.send_transaction(transfer())
+    assert (await first.revoke()).on_chain is None
 
 
 async def test_an_agent_without_the_owners_wallet(scene: Scene) -> None:
