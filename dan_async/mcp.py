@@ -398,9 +398,12 @@ class SessionTools:
             permissions=self._permissions,
             reference=name,
         )
+        record = await self._store.get_by_reference(name)
+        assert record is not None
         if self._allowed is not None:
-            self._allowed.add(name)
-        return self._shown(await self._record(name))
+            # Not its reference, which the agent chose: it may be another's id.
+            self._allowed.add(record.record_id)
+        return self._shown(record)
 
     async def _sign_message(
         self, session: object, message: object, encoding: object = "text"

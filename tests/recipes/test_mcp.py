@@ -247,6 +247,21 @@ async def test_an_agent_may_use_the_named_sessions_only(serve: Serve) -> None:
         assert (await refuse(client, "sign_message", session="second", message="hi"))["field"] == "session"
 
 
+async def test_a_reference_is_no_way_to_another_session() -> None:
+    """An agent that names its session with the id of one that it may not use may not use that one."""
+    async with DanClient(Devnet(2, 3), store=MemorySessionStore()) as dan:
+        await dan.generate_session_key(wallet=OWNER, chain_id=80002, reference="the owner's")
+        assert dan.store is not None
+        owners = await dan.store.get_by_reference("the owner's")
+        assert owners is not None
+        async with SessionTools(dan, wallet=OWNER, chain_id=80002, sessions=["another"]) as tools:
+            made = await tools.call("make_session", {"reference": owners.record_id})
+            signed = await tools.call("sign_message", {"session": owners.record_id, "message": "hello"})
+            assert signed["error"]["field"] == "session"
+            own = await tools.call("sign_message", {"session": made["session"], "message": "hello"})
+            assert own["address"] == made["address"]
+
+
 async def start(folder: Path, *more: str) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
