@@ -378,6 +378,22 @@ async def test_the_last_session_key_takes_its_module_along() -> None:
         await revoke_session_key(account, KEY)
 
 
+async def test_a_node_that_contradicts_itself_is_named() -> None:
+    """By its one word the account has the module, by the other one it has not: nothing is signed."""
+    world = EoaWorld()
+    world.code = code_of()
+    reading(
+        world,
+        installed=("(bool)", (True,)),
+        owners=("(address[])", ([KEY],)),
+        modules=("(address[],address)", ([TARGET], "0x" + "00" * 19 + "01")),
+    )
+    account = await account_in(world, account=KIND)
+    with pytest.raises(ProtocolError, match="not among"):
+        await revoke_session_key(account, KEY)
+    assert not world.operations
+
+
 async def test_other_accounts_have_no_session_keys_of_this_kind() -> None:
     """The error says which have."""
     account = await account_in(World())
