@@ -35,6 +35,7 @@ from dan_async.errors import (
     ConfigurationError,
     DanError,
     DeadlineExceededError,
+    DuplicateUserOperationError,
     EphemeralKeyRefusedError,
     InvalidFieldError,
     OverloadedError,
@@ -116,6 +117,11 @@ _REFUSALS: Sequence[tuple[type[DanError], str, str]] = (
         "Nothing was sent. Wait for a lower price, or ask the operator",
     ),
     (UserOperationRevertedError, "reverted", "Its gas is paid. Look at the reason before another attempt"),
+    (
+        DuplicateUserOperationError,
+        "duplicate",
+        "The operation with this userOperationHash makes these calls: repeat them only if they are meant to be made twice",
+    ),
     (UserOperationError, "user_operation_failed", "Read the message; change the calls, or ask the operator"),
     (DeadlineExceededError, "deadline_exceeded", "The network was too slow. Repeat it later"),
     (WalletError, "not_authorised", "The owner's wallet did not authorise it. Ask the owner"),
@@ -439,6 +445,9 @@ class SessionTools:
             receipt = await account.wait_for_receipt(sent)
         except UserOperationTimeoutError:
             return answer | {"status": "pending"}
+        except asyncio.CancelledError:  # the agent has not heard of it, and may ask for the same calls again
+            account.lanes.doubt_again("", sent)
+            raise
         return answer | {"status": "executed", "transactionHash": receipt.transaction_hash}
 
     # --- sessions -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ one nonce lane, each on condition that the root is still the one that it was com
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -552,14 +553,25 @@ class SessionOnChain:
         tree, sent = await self._submit(calls, lane, timeout)
         patience = _PATIENCE_S if timeout is None else min(in_seconds(timeout), _PATIENCE_S)
         try:
-            return await self.account.wait_for_receipt(sent, timeout=patience)
-        except UserOperationTimeoutError:
-            is_dropped = await self._tree.root() != tree.root and self.account.lanes.forget(
-                lane, user_operation_hash=sent
-            )
-            if not is_dropped:
-                return await self.account.wait_for_receipt(sent, timeout=timeout)
-        # Its proof is of the tree before, so it was dropped. Another one under its nonce excludes it for good.
+            try:
+                return await self.account.wait_for_receipt(sent, timeout=patience)
+            except UserOperationTimeoutError:
+                is_dropped = await self._tree.root() != tree.root and self.account.lanes.forget(
+                    lane, user_operation_hash=sent
+                )
+            if is_dropped:
+                sent = await self._replace(sent, calls, lane, timeout)
+            return await self.account.wait_for_receipt(sent, timeout=timeout)
+        except asyncio.CancelledError:  # nobody hears of it, and the same calls may be asked for again
+            self.account.lanes.doubt_again(lane, sent)
+            raise
+
+    async def _replace(self, sent: Hex, calls: tuple[Call, ...], lane: str, timeout: TimeSpan | None) -> Hex:
+        """
+        Send another operation under the nonce of one that was dropped, since its proof is of a tree before.
+
+        It excludes the first one for good. Return the hash of the one that is to be waited for.
+        """
         try:
             _, sent = await self._submit(calls, lane, timeout)
         except UserOperationInDoubtError:
@@ -570,7 +582,7 @@ class SessionOnChain:
         except DanError as error:
             # There is no second one, for whatever reason; the first may have been executed all the same.
             _log.debug("the user operation %s is not replaced: %s", sent, error.message)
-        return await self.account.wait_for_receipt(sent, timeout=timeout)
+        return sent
 
     async def _submit(
         self, calls: tuple[Call, ...], lane: str, timeout: TimeSpan | None

@@ -245,7 +245,17 @@ class SmartAccountClient:
                 )
 
             sender = evolve(self._sender, kind=form, bundler=bundler)
-            return await sender.send_in_lane(prepare, lane, deadline, call_data=call_data, left=left)
+            sent = await sender.send_in_lane(prepare, lane, deadline, call_data=call_data, left=left)
+            if deploy:
+                try:
+                    await self._bundler.wait_for_receipt(sent, deadline=deadline, allow_revert=True)
+                except BundlerError as error:  # refuses to say, not to send
+                    raise in_doubt(sent, error.message) from error
+                except UserOperationTimeoutError:
+                    self.lanes.settle(lane, sent)
+                    raise
+            self.lanes.settle(lane, sent)  # not before: a caller who goes away has not heard of it
+            return sent
 
         try:
             async with deadline.enforced("sending a user operation"):
@@ -256,14 +266,7 @@ class SmartAccountClient:
                 if await self._look_deployed(deadline):
                     return await send(deploy=False)
                 async with self._deploying:
-                    if await self._look_deployed(deadline):
-                        return await send(deploy=False)
-                    sent = await send(deploy=True)
-                    try:
-                        await self._bundler.wait_for_receipt(sent, deadline=deadline, allow_revert=True)
-                    except BundlerError as error:  # refuses to say, not to send
-                        raise in_doubt(sent, error.message) from error
-                    return sent
+                    return await send(deploy=not await self._look_deployed(deadline))
         except (DuplicateUserOperationError, UserOperationInDoubtError) as error:
             self.lanes.settle(lane, error.user_operation_hash)
             raise

@@ -402,6 +402,33 @@ async def test_an_agent_is_not_told_to_repeat_what_was_sent() -> None:
     assert "that one" in waiting["whatToDo"]
 
 
+async def test_a_call_that_its_agent_gave_up_is_not_made_again() -> None:
+    """It had been sent: the same calls, asked for again, are told of it."""
+    world = World()
+
+    async def open_account(_: Any) -> Any:
+        return await account_in(world)
+
+    async with (
+        DanClient(Devnet(2, 3), store=MemorySessionStore()) as dan,
+        SessionTools(dan, wallet=OWNER, chain_id=80002, open_account=open_account) as tools,
+    ):
+        made = await tools.call("make_session", {})
+        asked = {"session": made["session"], "calls": [{"to": OWNER.address, "value": 1}]}
+        world.executes = False
+        calling = asyncio.create_task(tools.call("send_user_operation", asked))
+        while "eth_getUserOperationReceipt" not in world.methods():
+            await asyncio.sleep(0.01)
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        (left,) = world.operations
+        world.execute(left)
+        again = await tools.call("send_user_operation", asked)
+    assert (again["error"]["code"], again["error"]["userOperationHash"]) == ("duplicate", left)
+    assert world.executed == [left]
+
+
 async def test_the_pages_sample_runs() -> None:
     """As it is printed in docs/how-to/mcp.md."""
     async with DanClient(Devnet(2, 3), store=MemorySessionStore()) as dan:

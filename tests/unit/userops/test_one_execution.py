@@ -380,3 +380,23 @@ async def test_a_cancelled_operation_stays_in_doubt_while_others_wait_for_it() -
             await account.send_user_operation(CALL)
     assert caught.value.user_operation_hash == left
     assert world.executed == [left]
+
+
+async def test_a_deployment_that_is_cancelled_while_it_is_waited_for_is_in_doubt_too() -> None:
+    """The bundler has taken it; its caller, who set a time limit, has not heard of it."""
+    world = World()
+    world.is_deployed = world.executes = False
+    async with account_at(world) as account:
+        sending = asyncio.create_task(account.send_user_operation(CALL))
+        while "eth_getUserOperationReceipt" not in world.methods():
+            await asyncio.sleep(0.01)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        (left,) = world.operations
+        world.execute(left)
+        world.executes = True
+        with pytest.raises(DuplicateUserOperationError) as caught:
+            await account.send_user_operation(CALL)
+        assert caught.value.user_operation_hash == left
+        assert await account.send_user_operation(CALL) != left  # the caller was told

@@ -17,6 +17,7 @@ from dan_async.errors import (
     ConfigurationError,
     ConnectError,
     DanError,
+    DuplicateUserOperationError,
     InvalidFieldError,
     PermissionDeniedError,
     ProtocolError,
@@ -394,6 +395,39 @@ async def test_a_call_that_came_through_is_told_although_its_session_was_revoked
     scene.world.withheld.clear()
     assert (await sending).is_success
     assert scene.world.made == [transfer(1)]
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_a_call_whose_caller_went_away_is_not_made_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, *, is_replaced: bool
+) -> None:
+    """Cancelled while its receipt is waited for, and executed then: the same call is told of the first one."""
+    monkeypatch.setattr(sessions_on_chain, "_PATIENCE_S", 0.3)
+    session = await scene.grant()
+    world, other = scene.world, await scene.account()
+    world.executes = False
+    before = len(world.operations)
+    sending = asyncio.create_task(session.send_transaction(transfer()))
+    while len(world.operations) == before:
+        await asyncio.sleep(0.01)
+    if is_replaced:  # its proof is of a tree before: it is dropped, and another one takes its nonce
+        del world.operations[list(world.operations)[-1]]
+        world.executes = True
+        await scene.grant(account=other)
+        world.executes, known = False, len(world.operations)
+        while len(world.operations) == known:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    left = list(world.operations)[-1]
+    world.execute(left)
+    world.executes = True
+    with pytest.raises(DuplicateUserOperationError) as caught:
+        await session.send_transaction(transfer())
+    assert caught.value.user_operation_hash == left
+    assert world.made == [transfer()]
 
 
 async def test_revoking_ends_it_on_chain_and_at_the_nodes(scene: Scene) -> None:
