@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
+from dan_async._json import MAX_DEPTH, is_too_deep
 from dan_async._values import check_int, from_hex, number_of, to_hex
 from dan_async.account import DanAccount
 from dan_async.client import DanClient
@@ -158,6 +159,9 @@ class _Signer:
     async def _sign(self, method: str, params: Any) -> str:
         message = params[_SIGNING[method][1]]
         if method.startswith("eth_signTypedData"):
+            # The parser recurses, and eth-account raises the limit at which Python stops it.
+            if isinstance(message, str) and is_too_deep(message, MAX_DEPTH):
+                raise InvalidFieldError("typed_data", "is nested too deeply")
             try:
                 typed_data = json.loads(message) if isinstance(message, str) else message
             except ValueError:

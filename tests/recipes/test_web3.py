@@ -286,6 +286,7 @@ async def test_wrong_parameters_are_named(
     for method, params in (
         ("personal_sign", ["no hex", address]),
         ("eth_signTypedData_v4", [address, "{"]),
+        ("eth_signTypedData_v4", [address, "[" * 200_000]),  # Python's parser alone would break the process
         ("eth_signTypedData_v4", [address, {**ORDER, "domain": {"name": "x", "chainId": 1}}]),
     ):
         await refused(w3.manager.coro_request(method, params), InvalidFieldError, session)
