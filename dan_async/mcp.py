@@ -70,7 +70,7 @@ OpenAccount: TypeAlias = Callable[["SessionSigner"], Awaitable["SmartAccountClie
 #: Calls that may wait for each one that is worked on.
 _WAITING_FOR_EACH = 16
 
-#: Sessions that ``session_status`` lists.
+#: Sessions that ``session_status`` lists, at most.
 _MOST_LISTED = 100
 
 #: Longest line of standard input, in bytes.
@@ -385,8 +385,7 @@ class SessionTools:
             if self._open_account is not None and record.state == "active":
                 shown["account"] = await (await self._account(record)).get_address()
             return shown
-        page = await self._store.list_page(SessionFilter(state=("active",)), limit=_MOST_LISTED)
-        return {"sessions": [self._shown(one) for one in page.records if self._may_use(one)]}
+        return {"sessions": [self._shown(record) for record in await self._usable()]}
 
     async def _make_session(self, duration: object = None, reference: object = None) -> dict[str, Any]:
         seconds = self._max_duration if duration is None else duration_s(duration)  # type: ignore[arg-type]  # it checks
@@ -454,6 +453,14 @@ class SessionTools:
 
     def _may_use(self, record: StoredSession) -> bool:
         return self._allowed is None or bool({record.record_id, record.reference} & self._allowed)
+
+    async def _usable(self) -> Sequence[StoredSession]:
+        """Return the active sessions that may be used, oldest first; at most as many as are listed."""
+        if self._allowed is None:
+            return (await self._store.list_page(SessionFilter(state=("active",)), limit=_MOST_LISTED)).records
+        named = [await find_record(self._store, name) for name in self._allowed]
+        found = {one.record_id: one for one in named if one and one.state == "active" and self._may_use(one)}
+        return sorted(found.values(), key=lambda one: one.created_at)[-_MOST_LISTED:]
 
     async def _record(self, session: object) -> StoredSession:
         found = await find_record(self._store, check_text("session", session, most=200))

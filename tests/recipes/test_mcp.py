@@ -262,6 +262,22 @@ async def test_a_reference_is_no_way_to_another_session() -> None:
             assert own["address"] == made["address"]
 
 
+async def test_sessions_that_may_not_be_used_hide_none_that_may() -> None:
+    """However many there are in the store; each is listed once, by whichever of its names it is allowed."""
+    async with DanClient(Devnet(2, 3), store=MemorySessionStore()) as dan:
+        await dan.generate_session_key(wallet=OWNER, chain_id=80002, reference="first")
+        assert dan.store is not None
+        first = await dan.store.get_by_reference("first")
+        assert first is not None
+        for number in range(101):
+            await dan.store.save(evolve(first, record_id=f"0x{number:064x}", reference=None))
+        names = ["first", first.record_id, "nobody's"]
+        async with SessionTools(dan, wallet=OWNER, chain_id=80002, sessions=names) as tools:
+            made = await tools.call("make_session", {})
+            listed = (await tools.call("session_status", {}))["sessions"]
+        assert [one["session"] for one in listed] == [first.record_id, made["session"]]
+
+
 async def start(folder: Path, *more: str) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
