@@ -234,7 +234,7 @@ class NonceLanes:
 
         Returns:
             False if that operation is not the one that the lane waits for: then nothing is changed. If another one was sent
-            since, the chain has shown that its nonce is used, by itself for all that is known.
+            since, the chain has shown that its nonce is used.
         """
         lane = self._lanes.get(name)
         if lane is None or lane.next_nonce is None or user_operation_hash not in (None, lane.last_sent):

@@ -553,13 +553,12 @@ class SessionOnChain:
         tree, sent = await self._submit(calls, lane, timeout)
         patience = _PATIENCE_S if timeout is None else min(in_seconds(timeout), _PATIENCE_S)
         try:
-            try:
+            with suppress(UserOperationTimeoutError):
                 return await self.account.wait_for_receipt(sent, timeout=patience)
-            except UserOperationTimeoutError:
-                is_dropped = await self._tree.root() != tree.root and self.account.lanes.forget(
-                    lane, user_operation_hash=sent
-                )
-            if is_dropped:
+            is_dropped = False
+            with suppress(DanError):  # a node that fails says nothing about it: then it is waited for
+                is_dropped = await self._tree.root() != tree.root
+            if is_dropped and self.account.lanes.forget(lane, user_operation_hash=sent):
                 sent = await self._replace(sent, calls, lane, timeout)
             return await self.account.wait_for_receipt(sent, timeout=timeout)
         except asyncio.CancelledError:  # nobody hears of it, and the same calls may be asked for again

@@ -397,6 +397,27 @@ async def test_a_call_that_came_through_is_told_although_its_session_was_revoked
     assert scene.world.made == [transfer(1)]
 
 
+async def test_a_node_that_fails_while_a_receipt_is_awaited_ends_no_wait(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error would not say that the call was sent."""
+    monkeypatch.setattr(sessions_on_chain, "_PATIENCE_S", 0.3)
+    node, failures = scene.world.node, list[RpcError]()
+
+    async def failing_node(method: str, params: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await node(method, params)
+
+    session = await scene.grant(account=await scene.account(rpc_url=InMemoryTransport(failing_node)))
+    sending = await send_without_receipt(session, transfer(1), scene.world)
+    failures.append(RpcError(-32603, "out of order"))
+    while failures:
+        await asyncio.sleep(0.05)
+    scene.world.withheld.clear()
+    assert (await sending).is_success
+
+
 @pytest.mark.parametrize("is_replaced", [False, True])
 async def test_a_call_whose_caller_went_away_is_not_made_again(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, *, is_replaced: bool
