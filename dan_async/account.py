@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["DanAccount"]
 
 _PERSONAL, _TYPED = b"E", b"\x01"
+
+#: The type of a transaction with blobs (EIP-4844), whose gas has a price of its own.
+_BLOBS = 3
+
 _LONGEST_PROBLEM = 300
 _read_quantity = number_of(256)
 
@@ -92,6 +96,7 @@ class DanAccount:
         """
         try:
             version, header, body = (bytes(part) for part in signable_message)
+            (_,) = version  # one byte, or the same digest could be cut into other parts
         except (TypeError, ValueError):
             raise InvalidFieldError(
                 "signable_message",
@@ -204,6 +209,8 @@ class DanAccount:
 
         unsigned = self._encoded(transaction_dict, serializable_unsigned_transaction_from_dict)
         is_typed = isinstance(unsigned, TypedTransaction)
+        if is_typed and unsigned.transaction_type == _BLOBS:
+            raise InvalidFieldError("type", "is 3: a transaction with blobs is not signed here")
         # EIP-155: a legacy transaction may name its chain, in place of v.
         legacy_chain = unsigned.v if isinstance(unsigned, Transaction) else None
         chain = unsigned.as_dict()["chainId"] if is_typed else legacy_chain or 0

@@ -35,6 +35,7 @@ from dan_async.errors import (
     ConfigurationError,
     DanError,
     DeadlineExceededError,
+    DuplicateUserOperationError,
     EphemeralKeyRefusedError,
     InvalidFieldError,
     OverloadedError,
@@ -69,7 +70,7 @@ OpenAccount: TypeAlias = Callable[["SessionSigner"], Awaitable["SmartAccountClie
 #: Calls that may wait for each one that is worked on.
 _WAITING_FOR_EACH = 16
 
-#: Sessions that ``session_status`` lists.
+#: Sessions that ``session_status`` lists, at most.
 _MOST_LISTED = 100
 
 #: Longest line of standard input, in bytes.
@@ -105,13 +106,22 @@ _REFUSALS: Sequence[tuple[type[DanError], str, str]] = (
         "in_doubt",
         "It may have been executed: do not send it again before that is known",
     ),
-    (UserOperationTimeoutError, "not_yet", "It was sent and may still be executed: do not send it again"),
+    (
+        UserOperationTimeoutError,
+        "not_yet",
+        "The operation with this userOperationHash was sent and may still be executed: do not send that one again",
+    ),
     (
         UserOperationCostError,
         "too_expensive",
         "Nothing was sent. Wait for a lower price, or ask the operator",
     ),
     (UserOperationRevertedError, "reverted", "Its gas is paid. Look at the reason before another attempt"),
+    (
+        DuplicateUserOperationError,
+        "duplicate",
+        "The operation with this userOperationHash makes these calls: repeat them only if they are meant to be made twice",
+    ),
     (UserOperationError, "user_operation_failed", "Read the message; change the calls, or ask the operator"),
     (DeadlineExceededError, "deadline_exceeded", "The network was too slow. Repeat it later"),
     (WalletError, "not_authorised", "The owner's wallet did not authorise it. Ask the owner"),
@@ -375,8 +385,7 @@ class SessionTools:
             if self._open_account is not None and record.state == "active":
                 shown["account"] = await (await self._account(record)).get_address()
             return shown
-        page = await self._store.list_page(SessionFilter(state=("active",)), limit=_MOST_LISTED)
-        return {"sessions": [self._shown(one) for one in page.records if self._may_use(one)]}
+        return {"sessions": [self._shown(record) for record in await self._usable()]}
 
     async def _make_session(self, duration: object = None, reference: object = None) -> dict[str, Any]:
         seconds = self._max_duration if duration is None else duration_s(duration)  # type: ignore[arg-type]  # it checks
@@ -394,9 +403,12 @@ class SessionTools:
             permissions=self._permissions,
             reference=name,
         )
+        record = await self._store.get_by_reference(name)
+        assert record is not None
         if self._allowed is not None:
-            self._allowed.add(name)
-        return self._shown(await self._record(name))
+            # Not its reference, which the agent chose: it may be another's id.
+            self._allowed.add(record.record_id)
+        return self._shown(record)
 
     async def _sign_message(
         self, session: object, message: object, encoding: object = "text"
@@ -432,12 +444,23 @@ class SessionTools:
             receipt = await account.wait_for_receipt(sent)
         except UserOperationTimeoutError:
             return answer | {"status": "pending"}
+        except asyncio.CancelledError:  # the agent has not heard of it, and may ask for the same calls again
+            account.lanes.doubt_again("", sent)
+            raise
         return answer | {"status": "executed", "transactionHash": receipt.transaction_hash}
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 
     def _may_use(self, record: StoredSession) -> bool:
         return self._allowed is None or bool({record.record_id, record.reference} & self._allowed)
+
+    async def _usable(self) -> Sequence[StoredSession]:
+        """Return the active sessions that may be used, oldest first; at most as many as are listed."""
+        if self._allowed is None:
+            return (await self._store.list_page(SessionFilter(state=("active",)), limit=_MOST_LISTED)).records
+        named = [await find_record(self._store, name) for name in self._allowed]
+        found = {one.record_id: one for one in named if one and one.state == "active" and self._may_use(one)}
+        return sorted(found.values(), key=lambda one: one.created_at)[-_MOST_LISTED:]
 
     async def _record(self, session: object) -> StoredSession:
         found = await find_record(self._store, check_text("session", session, most=200))

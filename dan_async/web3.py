@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
 
+from dan_async._json import MAX_DEPTH, is_too_deep
 from dan_async._values import check_int, from_hex, number_of, to_hex
 from dan_async.account import DanAccount
 from dan_async.client import DanClient
@@ -158,6 +159,9 @@ class _Signer:
     async def _sign(self, method: str, params: Any) -> str:
         message = params[_SIGNING[method][1]]
         if method.startswith("eth_signTypedData"):
+            # The parser recurses, and eth-account raises the limit at which Python stops it.
+            if isinstance(message, str) and is_too_deep(message, MAX_DEPTH):
+                raise InvalidFieldError("typed_data", "is nested too deeply")
             try:
                 typed_data = json.loads(message) if isinstance(message, str) else message
             except ValueError:
@@ -176,6 +180,9 @@ class _Signer:
 
     async def _send(self, w3: Any, make_request: _MakeRequest, transaction: Mapping[str, Any]) -> Any:
         filled = await self._fill(w3.eth, transaction)
+        counted = await w3.eth.get_transaction_count(self.address, "pending")
+        following = max(counted, self._next_nonce)
+        nonce = filled.setdefault("nonce", following)
         signed = await self._account.sign_transaction(filled, chain_id=self._chain_id)
         raw, name = to_hex(bytes(signed.raw_transaction)), to_hex(bytes(signed.hash))
         try:
@@ -184,13 +191,14 @@ class _Signer:
             problem = f"the node's answer to the transaction {name} was lost ({type(error).__name__})"
             hint = "It may have been sent: look for its receipt before the same is sent again"
             raise _as_web3_error(DanError(problem, hint=hint), transactionHash=name) from error
-        # Not before: were a nonce passed over that nobody used, all later transactions would wait for it.
-        if "error" not in answer:
-            self._next_nonce = filled["nonce"] + 1
+        # Not before, nor for a nonce of the caller's own: were one passed over that nobody used, all later transactions
+        # would wait for it.
+        if "error" not in answer and nonce == following:
+            self._next_nonce = nonce + 1
         return answer
 
     async def _fill(self, eth: Any, transaction: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the transaction with all that was left out, numbers as numbers, and its gas within the limit."""
+        """Return the transaction with all but its nonce filled in, numbers as numbers, and its gas within the limit."""
         filled = {name: value for name, value in transaction.items() if name != "from" and value is not None}
         if "input" in filled:
             filled.setdefault("data", filled.pop("input"))
@@ -218,9 +226,6 @@ class _Signer:
                 hint="Nothing was signed. Name gas and maxFeePerGas yourself, or raise the limit",
             )
         filled.setdefault("value", 0)
-        if "nonce" not in filled:
-            counted = await eth.get_transaction_count(self.address, "pending")
-            filled["nonce"] = max(counted, self._next_nonce)
         return filled
 
     async def _fill_fees(self, eth: Any, filled: dict[str, Any]) -> None:

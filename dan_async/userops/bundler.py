@@ -15,6 +15,7 @@ from dan_async.errors import (
     DanError,
     DuplicateUserOperationError,
     InvalidFieldError,
+    ProtocolError,
     RpcError,
     TransportError,
     UserOperationInDoubtError,
@@ -147,6 +148,8 @@ class Bundler:
             if all(isinstance(one, ConnectError) for one in (*attempts, error)):
                 raise  # it never left
             raise in_doubt(own, f"the bundler's reply was lost: {error.message}") from error
+        except ProtocolError as error:
+            raise in_doubt(own, error.message) from error
         try:
             is_same = from_hex(answer, field="hash", length=32) == expected
         except InvalidFieldError:
@@ -165,7 +168,7 @@ class Bundler:
         for method in ("eth_getUserOperationByHash", "pimlico_getUserOperationStatus"):
             try:
                 answer = await self.service.ask(method, [user_operation_hash], deadline=deadline)
-            except TransportError:  # no answer is none: what was sent has left all the same
+            except (TransportError, ProtocolError):  # no answer is none: what was sent has left all the same
                 continue
             if isinstance(answer, dict) and answer and answer.get("status") not in _NOT_THERE:
                 return True

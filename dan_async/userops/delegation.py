@@ -17,6 +17,7 @@ from dan_async.deadline import Deadline
 from dan_async.errors import (
     BundlerError,
     ConfigurationError,
+    DanError,
     InvalidFieldError,
     ProtocolError,
     TransportError,
@@ -143,28 +144,31 @@ async def send_set_code(chain: Chain, transaction: SetCodeTransaction, *, deadli
     """Send a transaction of ``prepare_set_code``, wait for its receipt, and check the EOA's code."""
     raw = transaction.encode()
     own = to_hex(keccak256(raw))
-    refusal: BundlerError | TransportError | None = None
+    refusal: BundlerError | None = None
+    problem: DanError | None = None
     try:
         await chain.service.call("eth_sendRawTransaction", [to_hex(raw)], deadline=deadline)
-    except (BundlerError, TransportError) as error:
+    except BundlerError as error:
         refusal = error  # an attempt before this one may have arrived: the chain decides
+    except (TransportError, ProtocolError) as error:
+        problem = error
     while True:
         try:
             found = await chain.service.call("eth_getTransactionReceipt", [own], deadline=deadline)
             known = found or refusal is None
             if not known:
                 known = await chain.service.call("eth_getTransactionByHash", [own], deadline=deadline)
-        except TransportError as error:
-            found, known, refusal = None, True, error
+        except (BundlerError, TransportError, ProtocolError) as error:
+            found, known, problem = None, True, error
         if isinstance(found, dict):
             break
-        if not known and isinstance(refusal, BundlerError):
+        if not known and refusal is not None:
             raise refusal
         if not await pause(deadline):
             raise UserOperationTimeoutError(
                 f"the transaction {own} was sent and is not known to be on the chain yet",
                 hint="It may still be executed: look at is_deployed() later",
-            ) from refusal
+            ) from problem or refusal
     if found.get("status") != "0x1":
         raise UserOperationRevertedError(
             f"the transaction {own} is on the chain, and its call was reverted",

@@ -46,6 +46,9 @@ _KEY_BYTES = 24
 #: Hashes of operations that are remembered as sent, and operations of each lane that are remembered as doubtful.
 _MOST_SENT = 4096
 
+#: Operations of each lane that are settled, and may be doubted again.
+_MOST_SETTLED = 256
+
 #: Nonces that the same calls are signed under, at most, in one call: each further one because the chain showed that
 #: somebody else had used the one before.
 _MOST_NONCES = 4
@@ -99,6 +102,16 @@ class _Lane:
     last_sent: Hex = ""
     last_calls: bytes = b""
     doubts: dict[Hex, Doubt] = field(factory=dict)
+    #: Those that were settled last: the caller of their caller may yet go away without hearing of them.
+    settled: dict[Hex, Doubt] = field(factory=dict)
+
+
+def _remember(
+    doubts: dict[Hex, Doubt], user_operation_hash: Hex, doubt: Doubt, most: int = _MOST_SENT
+) -> None:
+    doubts[user_operation_hash] = doubt
+    if len(doubts) > most:
+        del doubts[next(iter(doubts))]
 
 
 class NonceLanes:
@@ -172,8 +185,22 @@ class NonceLanes:
             name: The lane.
             user_operation_hash: The operation; None if there is none.
         """
-        if name in self._lanes and user_operation_hash is not None:
-            self._lanes[name].doubts.pop(user_operation_hash, None)
+        lane = self._lanes.get(name)
+        if lane is not None and user_operation_hash in lane.doubts:
+            doubt = lane.doubts.pop(user_operation_hash)
+            _remember(lane.settled, user_operation_hash, doubt, _MOST_SETTLED)
+
+    def doubt_again(self, name: str, user_operation_hash: str) -> None:
+        """
+        Take back that an operation is settled: whoever waited for it was cancelled, and nobody heard of its hash.
+
+        Args:
+            name: The lane.
+            user_operation_hash: The operation.
+        """
+        lane = self._lanes.get(name)
+        if lane is not None and user_operation_hash in lane.settled:
+            _remember(lane.doubts, user_operation_hash, lane.settled.pop(user_operation_hash))
 
     async def look_again(self, name: str, turn: Turn, *, deadline: Deadline) -> bool:
         """
@@ -195,7 +222,7 @@ class NonceLanes:
         turn.nonce = max(turn.nonce, await self._fetch(self.key(name), deadline))
         return True
 
-    def forget(self, name: str = "") -> None:
+    def forget(self, name: str = "", *, user_operation_hash: str | None = None) -> bool:
         """
         Stop waiting for a lane's last operation, which its bundler has dropped. The next one takes its nonce.
 
@@ -203,11 +230,18 @@ class NonceLanes:
 
         Args:
             name: The lane; empty for the usual one.
+            user_operation_hash: The operation; None for the last one, whichever it is.
+
+        Returns:
+            False if that operation is not the one that the lane waits for: then nothing is changed. If another one was sent
+            since, the chain has shown that its nonce is used.
         """
         lane = self._lanes.get(name)
-        if lane is not None and lane.next_nonce is not None:
-            lane.doubts[lane.last_sent] = Doubt(lane.next_nonce - 1, lane.last_calls)
-            lane.next_nonce = None
+        if lane is None or lane.next_nonce is None or user_operation_hash not in (None, lane.last_sent):
+            return False
+        lane.doubts[lane.last_sent] = Doubt(lane.next_nonce - 1, lane.last_calls)
+        lane.next_nonce = None
+        return True
 
     def note(self, user_operation_hash: Hex) -> None:
         """
@@ -245,7 +279,8 @@ class NonceLanes:
                 return nonce
             if not await pause(deadline, self._sleep):
                 raise UserOperationTimeoutError(
-                    f"the lane waits for the user operation {lane.last_sent}, which is not on the chain yet",
+                    f"nothing was sent: the lane waits for the user operation {lane.last_sent}, which is not on the"
+                    " chain yet",
                     hint="Wait longer, use another lane, or forget() the lane if the bundler has dropped the operation",
                     user_operation_hash=lane.last_sent,
                 )
@@ -299,7 +334,7 @@ class OperationSender:
                         if executed is not None:
                             raise DuplicateUserOperationError(
                                 f"the user operation {executed} of an earlier attempt has made the same calls",
-                                hint="That attempt ended with an error. To make the calls once more, send them again",
+                                hint="That attempt failed or was cancelled. To make the calls once more, send them again",
                                 user_operation_hash=executed,
                             )
                         left.clear()
@@ -328,19 +363,15 @@ class OperationSender:
         own = turn.sent = to_hex(self._hash(signed))
         turn.calls = calls
         is_new = own not in turn.doubts
-        turn.doubts[own] = Doubt(signed.nonce, calls)
-        if len(turn.doubts) > _MOST_SENT:
-            del turn.doubts[next(iter(turn.doubts))]
+        _remember(turn.doubts, own, Doubt(signed.nonce, calls))
         left.append(own)
         try:
-            sent = await self.send(signed, deadline, is_new=is_new)
+            return await self.send(signed, deadline, is_new=is_new)
         except ConnectError:
             if is_new:  # it never left
                 del turn.doubts[own]
                 left.remove(own)
             raise
-        del turn.doubts[own]
-        return sent
 
     async def _find_executed(self, turn: Turn, calls: bytes, deadline: Deadline) -> Hex | None:
         """

@@ -15,7 +15,7 @@ from dan_async._values import check_bool, check_instance
 from dan_async.crypto.abi import encode_arguments, encode_call
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.set_code import Authorisation
-from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.errors import ConfigurationError, InvalidFieldError, ProtocolError
 from dan_async.types import Address, TimeSpan
 from dan_async.user_operation import Call, UserOperationReceipt
 from dan_async.userops.account_kinds import FIRST_MODULE, VALIDATOR_TYPE, Nexus
@@ -145,6 +145,11 @@ async def _owners(account: SmartAccountClient, module: Address) -> tuple[Address
 
 
 def _before(one: Address, listed: tuple[Address, ...]) -> Address:
+    if one not in listed:
+        raise ProtocolError(
+            f"the node says that {one} is installed, and that it is not among the account's modules",
+            hint=f"It may be catching up: call again. More than {_MOST_MODULES} modules are not looked at",
+        )
     position = listed.index(one)
     return listed[position - 1] if position else FIRST_MODULE  # where a list of owners begins, too
 

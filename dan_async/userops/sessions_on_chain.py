@@ -8,6 +8,7 @@ one nonce lane, each on condition that the root is still the one that it was com
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import secrets
@@ -28,6 +29,7 @@ from dan_async._values import (
     check_reference,
     check_text,
     from_hex,
+    in_seconds,
     setting,
 )
 from dan_async.crypto.abi import encode_call
@@ -41,6 +43,7 @@ from dan_async.errors import (
     PermissionDeniedError,
     RecordConflictError,
     UserOperationError,
+    UserOperationInDoubtError,
     UserOperationRevertedError,
     UserOperationTimeoutError,
 )
@@ -82,7 +85,7 @@ _log = logging.getLogger(__name__)
 #: The owner's nonce lane in which the root is set.
 _LANE = "session tree"
 
-#: How often a change is computed anew because the root has moved.
+#: How often a change is computed anew, or the tree looked for again, because the root has moved.
 _TRIES = 64
 
 #: How many sets of changes under way are compared with the root.
@@ -197,13 +200,27 @@ class _SessionTree:
 
     async def current(self) -> _Tree:
         """Return the leaves that the chain's root stands for."""
-        root = await self.root()
-        if self._known is None or self._known.root != root:
+        for _ in range(_TRIES):
+            root = await self.root()
+            if self._known is not None and self._known.root == root:
+                return self._known
             self._known = await self._find(root)
-        return self._known
+            if self._known is not None:
+                return self._known
+            # Another program may have made a change, and noted it in the store, after the root was read.
+            if await self.root() == root:
+                break
+        raise RecordConflictError(
+            "the account's root on chain is not that of the leaves in the store",
+            hint="Another program has granted or revoked sessions: import its sessions, so that they are kept",
+        )
 
-    async def _find(self, root: bytes) -> _Tree:
-        """Find the records that the root stands for, and note in the store what it shows about changes under way."""
+    async def _find(self, root: bytes) -> _Tree | None:
+        """
+        Find the records that the root stands for, and note in the store what it shows about changes under way.
+
+        None if there are no such records.
+        """
         entries = await self._entries()
         for made in _sets_of_changes(entries):
             # A change that was made puts its pending leaves into the tree, and takes its leaves on revocation out of it.
@@ -216,10 +233,7 @@ class _SessionTree:
             granted = [await self._put(e, status="granted") if e in made else e for e in inside]
             loose = [e for e in entries if e not in made and e not in inside]
             return _Tree(root, _in_order(granted), tuple(loose))
-        raise RecordConflictError(
-            "the account's root on chain is not that of the leaves in the store",
-            hint="Another program has granted or revoked sessions: import its sessions, so that they are kept",
-        )
+        return None
 
     async def _entries(self) -> list[_Entry]:
         """
@@ -537,23 +551,37 @@ class SessionOnChain:
         self, calls: tuple[Call, ...], lane: str, timeout: TimeSpan | None
     ) -> UserOperationReceipt:
         tree, sent = await self._submit(calls, lane, timeout)
-        patience = _PATIENCE_S if timeout is None else min(timeout, _PATIENCE_S)
+        patience = _PATIENCE_S if timeout is None else min(in_seconds(timeout), _PATIENCE_S)
         try:
-            return await self.account.wait_for_receipt(sent, timeout=patience)
-        except UserOperationTimeoutError:
-            if await self._tree.root() == tree.root:
-                return await self.account.wait_for_receipt(sent, timeout=timeout)
-        # Its proof is of the tree before, so it was dropped. Another one under its nonce excludes it for good.
-        self.account.lanes.forget(lane)
+            with suppress(UserOperationTimeoutError):
+                return await self.account.wait_for_receipt(sent, timeout=patience)
+            is_dropped = False
+            with suppress(DanError):  # a node that fails says nothing about it: then it is waited for
+                is_dropped = await self._tree.root() != tree.root
+            if is_dropped and self.account.lanes.forget(lane, user_operation_hash=sent):
+                sent = await self._replace(sent, calls, lane, timeout)
+            return await self.account.wait_for_receipt(sent, timeout=timeout)
+        except asyncio.CancelledError:  # nobody hears of it, and the same calls may be asked for again
+            self.account.lanes.doubt_again(lane, sent)
+            raise
+
+    async def _replace(self, sent: Hex, calls: tuple[Call, ...], lane: str, timeout: TimeSpan | None) -> Hex:
+        """
+        Send another operation under the nonce of one that was dropped, since its proof is of a tree before.
+
+        It excludes the first one for good. Return the hash of the one that is to be waited for.
+        """
         try:
-            _, anew = await self._submit(calls, lane, timeout)
+            _, sent = await self._submit(calls, lane, timeout)
+        except UserOperationInDoubtError:
+            raise
         except DuplicateUserOperationError as error:
             if error.user_operation_hash != sent:
                 raise
-            anew = sent  # it was executed all the same
-        except BundlerError:
-            anew = sent  # the bundler has it still
-        return await self.account.wait_for_receipt(anew, timeout=timeout)
+        except DanError as error:
+            # There is no second one, for whatever reason; the first may have been executed all the same.
+            _log.debug("the user operation %s is not replaced: %s", sent, error.message)
+        return sent
 
     async def _submit(
         self, calls: tuple[Call, ...], lane: str, timeout: TimeSpan | None

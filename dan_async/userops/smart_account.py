@@ -36,6 +36,8 @@ from dan_async.errors import (
     ProtocolError,
     UserOperationError,
     UserOperationInDoubtError,
+    UserOperationRevertedError,
+    UserOperationTimeoutError,
 )
 from dan_async.permissions.checking import gas_cost
 from dan_async.retry import RetryPolicy
@@ -243,7 +245,17 @@ class SmartAccountClient:
                 )
 
             sender = evolve(self._sender, kind=form, bundler=bundler)
-            return await sender.send_in_lane(prepare, lane, deadline, call_data=call_data, left=left)
+            sent = await sender.send_in_lane(prepare, lane, deadline, call_data=call_data, left=left)
+            if deploy:
+                try:
+                    await self._bundler.wait_for_receipt(sent, deadline=deadline, allow_revert=True)
+                except BundlerError as error:  # refuses to say, not to send
+                    raise in_doubt(sent, error.message) from error
+                except UserOperationTimeoutError:
+                    self.lanes.settle(lane, sent)
+                    raise
+            self.lanes.settle(lane, sent)  # not before: a caller who goes away has not heard of it
+            return sent
 
         try:
             async with deadline.enforced("sending a user operation"):
@@ -254,14 +266,7 @@ class SmartAccountClient:
                 if await self._look_deployed(deadline):
                     return await send(deploy=False)
                 async with self._deploying:
-                    if await self._look_deployed(deadline):
-                        return await send(deploy=False)
-                    sent = await send(deploy=True)
-                    try:
-                        await self._bundler.wait_for_receipt(sent, deadline=deadline, allow_revert=True)
-                    except BundlerError as error:  # refuses to say, not to send
-                        raise in_doubt(sent, error.message) from error
-                    return sent
+                    return await send(deploy=not await self._look_deployed(deadline))
         except (DuplicateUserOperationError, UserOperationInDoubtError) as error:
             self.lanes.settle(lane, error.user_operation_hash)
             raise
@@ -285,13 +290,17 @@ class SmartAccountClient:
         Raises:
             UserOperationRevertedError: Its calls were reverted.
             UserOperationTimeoutError: It is not on the chain yet.
-            BundlerError: The bundler answered with an error.
+            UserOperationInDoubtError: The bundler does not say, or not in a way that can be read; its error is the cause.
             InvalidFieldError: That is no hash; nobody was asked.
         """
-        from_hex(user_operation_hash, field="user_operation_hash", length=32, prefix=True)
-        return await self._bundler.wait_for_receipt(
-            user_operation_hash, deadline=self._deadline(timeout), allow_revert=allow_revert
-        )
+        own = to_hex(from_hex(user_operation_hash, field="user_operation_hash", length=32, prefix=True))
+        deadline = self._deadline(timeout)
+        try:
+            return await self._bundler.wait_for_receipt(own, deadline=deadline, allow_revert=allow_revert)
+        except (UserOperationRevertedError, UserOperationTimeoutError):
+            raise
+        except DanError as error:  # says nothing about the operation, which was sent
+            raise in_doubt(own, error.message) from error
 
     async def prepare_user_operation(
         self, calls: Call | Iterable[Call], *, nonce: int, timeout: TimeSpan | None = None

@@ -18,9 +18,9 @@ from eth_account import Account
 from eth_account.messages import encode_defunct, encode_typed_data
 from mcp import Client, StdioServerParameters, stdio_client
 
-from dan_async import DanClient, LocalWallet
+from dan_async import DanClient, LocalWallet, Timeouts
 from dan_async.devnet import Delay, Devnet
-from dan_async.errors import ConfigurationError, InvalidFieldError
+from dan_async.errors import ConfigurationError, InvalidFieldError, RpcError
 from dan_async.mcp import SessionTools
 from dan_async.network_file import ChainEndpoints, NetworkFile
 from dan_async.storage import MemorySessionStore, StoredSession, StoreKey
@@ -29,6 +29,7 @@ from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from dan_async.wallets.base import CallbackWallet
 from tests.chain.local_chain import CHAIN_ID, LocalChain
 from tests.recipes.conftest import OWNER_KEY, run_sample
+from tests.unit.userops.services import World, account_in
 
 pytestmark = [pytest.mark.recipes, pytest.mark.timeout(180)]
 
@@ -246,6 +247,37 @@ async def test_an_agent_may_use_the_named_sessions_only(serve: Serve) -> None:
         assert (await refuse(client, "sign_message", session="second", message="hi"))["field"] == "session"
 
 
+async def test_a_reference_is_no_way_to_another_session() -> None:
+    """An agent that names its session with the id of one that it may not use may not use that one."""
+    async with DanClient(Devnet(2, 3), store=MemorySessionStore()) as dan:
+        await dan.generate_session_key(wallet=OWNER, chain_id=80002, reference="the owner's")
+        assert dan.store is not None
+        owners = await dan.store.get_by_reference("the owner's")
+        assert owners is not None
+        async with SessionTools(dan, wallet=OWNER, chain_id=80002, sessions=["another"]) as tools:
+            made = await tools.call("make_session", {"reference": owners.record_id})
+            signed = await tools.call("sign_message", {"session": owners.record_id, "message": "hello"})
+            assert signed["error"]["field"] == "session"
+            own = await tools.call("sign_message", {"session": made["session"], "message": "hello"})
+            assert own["address"] == made["address"]
+
+
+async def test_sessions_that_may_not_be_used_hide_none_that_may() -> None:
+    """However many there are in the store; each is listed once, by whichever of its names it is allowed."""
+    async with DanClient(Devnet(2, 3), store=MemorySessionStore()) as dan:
+        await dan.generate_session_key(wallet=OWNER, chain_id=80002, reference="first")
+        assert dan.store is not None
+        first = await dan.store.get_by_reference("first")
+        assert first is not None
+        for number in range(101):
+            await dan.store.save(evolve(first, record_id=f"0x{number:064x}", reference=None))
+        names = ["first", first.record_id, "nobody's"]
+        async with SessionTools(dan, wallet=OWNER, chain_id=80002, sessions=names) as tools:
+            made = await tools.call("make_session", {})
+            listed = (await tools.call("session_status", {}))["sessions"]
+        assert [one["session"] for one in listed] == [first.record_id, made["session"]]
+
+
 async def start(folder: Path, *more: str) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
@@ -354,6 +386,63 @@ async def test_user_operations_within_permissions(
             error = await refuse(client, "send_user_operation", session=made["session"], calls=calls)
             assert error["code"] == "invalid_input"
     assert OWNER_KEY not in (folder / "stderr").read_text()
+
+
+async def test_an_agent_is_not_told_to_repeat_what_was_sent() -> None:
+    """A receipt that the bundler does not show is one to come; what waits for an earlier operation says whose hash it has."""
+    world = World()
+
+    async def open_account(_: Any) -> Any:
+        # A key in this process signs: no time goes by with a network.
+        return await account_in(world, timeouts=Timeouts(total_s=1))
+
+    async with (
+        DanClient(Devnet(2, 3), store=MemorySessionStore()) as dan,
+        SessionTools(dan, wallet=OWNER, chain_id=80002, open_account=open_account) as tools,
+    ):
+        made = await tools.call("make_session", {})
+
+        async def send(value: int) -> dict[str, Any]:
+            calls = [{"to": OWNER.address, "value": value}]
+            return await tools.call("send_user_operation", {"session": made["session"], "calls": calls})
+
+        world.failures["eth_getUserOperationReceipt"] = [RpcError(-32001, "unauthorised")]
+        first = await send(1)
+        assert (first["status"], first["userOperationHash"]) == ("pending", world.executed[0])
+        world.executes = False
+        second = await send(2)
+        assert second["status"] == "pending"
+        waiting = (await send(3))["error"]
+    assert waiting["message"].startswith("nothing was sent: the lane waits")
+    assert (waiting["code"], waiting["userOperationHash"]) == ("not_yet", second["userOperationHash"])
+    assert "that one" in waiting["whatToDo"]
+
+
+async def test_a_call_that_its_agent_gave_up_is_not_made_again() -> None:
+    """It had been sent: the same calls, asked for again, are told of it."""
+    world = World()
+
+    async def open_account(_: Any) -> Any:
+        return await account_in(world)
+
+    async with (
+        DanClient(Devnet(2, 3), store=MemorySessionStore()) as dan,
+        SessionTools(dan, wallet=OWNER, chain_id=80002, open_account=open_account) as tools,
+    ):
+        made = await tools.call("make_session", {})
+        asked = {"session": made["session"], "calls": [{"to": OWNER.address, "value": 1}]}
+        world.executes = False
+        calling = asyncio.create_task(tools.call("send_user_operation", asked))
+        while "eth_getUserOperationReceipt" not in world.methods():
+            await asyncio.sleep(0.01)
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        (left,) = world.operations
+        world.execute(left)
+        again = await tools.call("send_user_operation", asked)
+    assert (again["error"]["code"], again["error"]["userOperationHash"]) == ("duplicate", left)
+    assert world.executed == [left]
 
 
 async def test_the_pages_sample_runs() -> None:

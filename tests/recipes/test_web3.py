@@ -107,6 +107,16 @@ async def test_many_at_once_have_nonces_of_their_own(w3: AsyncWeb3, session: Dan
     assert await w3.eth.get_transaction_count(session.session_key_eoa) == 5
 
 
+async def test_a_nonce_of_the_callers_own_holds_up_no_other_transaction(w3: AsyncWeb3) -> None:
+    """One that is far ahead waits by itself."""
+    to = Account.create().address
+    await w3.eth.send_transaction({"to": to, "value": 1, "gas": 21_000, "nonce": 9})
+    for _ in range(2):
+        sent = await w3.eth.send_transaction({"to": to, "value": 2})
+        await w3.eth.wait_for_transaction_receipt(sent, timeout=30)
+    assert await w3.eth.get_balance(to) == 4
+
+
 async def test_what_the_caller_says_is_kept(w3: AsyncWeb3) -> None:
     """Type, price, gas and nonce; a legacy transaction is one."""
     to = Account.create().address
@@ -276,6 +286,7 @@ async def test_wrong_parameters_are_named(
     for method, params in (
         ("personal_sign", ["no hex", address]),
         ("eth_signTypedData_v4", [address, "{"]),
+        ("eth_signTypedData_v4", [address, "[" * 200_000]),  # Python's parser alone would break the process
         ("eth_signTypedData_v4", [address, {**ORDER, "domain": {"name": "x", "chainId": 1}}]),
     ):
         await refused(w3.manager.coro_request(method, params), InvalidFieldError, session)

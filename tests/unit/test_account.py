@@ -7,7 +7,12 @@ import sys
 
 import pytest
 from eth_account import Account
-from eth_account.messages import encode_defunct, encode_intended_validator, encode_typed_data
+from eth_account.messages import (
+    SignableMessage,
+    encode_defunct,
+    encode_intended_validator,
+    encode_typed_data,
+)
 from hexbytes import HexBytes
 
 from dan_async import DanClient
@@ -142,6 +147,7 @@ async def test_set_code_transactions(account, local):
         {**LEGACY, "gas": "x"},
         {**TYPED, **FEES, "type": "0x9"},
         {**TYPED, **FEES, "to": "0x12"},
+        {**TYPED, **FEES, "maxFeePerBlobGas": 8, "blobVersionedHashes": [b"\x01" + bytes(31)]},
     ],
 )
 async def test_wrong_transactions_are_refused_and_nothing_is_sent(net, account, transaction):
@@ -239,9 +245,16 @@ async def test_an_authorisation_for_every_chain_is_asked_for_by_name(net, accoun
 
 
 async def test_typed_data_as_hashes_is_refused_if_there_is_a_chain_to_compare(net, bound):
-    """Nobody can read the chain out of a hash; the data itself is signed."""
+    """Nobody can read the chain out of a hash, however it is cut into parts; the data itself is signed."""
+    message = encode_typed_data(DOMAIN, TYPES, MESSAGE)
     with pytest.raises(InvalidFieldError, match="sign_typed_data"):
-        await bound.sign_message(encode_typed_data(DOMAIN, TYPES, MESSAGE))
+        await bound.sign_message(message)
+    for version, header in (
+        (b"", message.version + message.header),
+        (message.version + message.header, b""),
+    ):
+        with pytest.raises(InvalidFieldError, match="SignableMessage"):
+            await bound.sign_message(SignableMessage(version, header, message.body))
     assert not net.calls
     assert (await bound.sign_typed_data(DOMAIN, TYPES, MESSAGE)).r
 

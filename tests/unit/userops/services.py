@@ -61,6 +61,8 @@ class World:
         self.nonces: dict[int, int] = {}
         self.operations: dict[str, Any] = {}
         self.executed: list[str] = []
+        #: Operations whose receipts the bundler keeps to itself.
+        self.withheld: set[str] = set()
         self.events: list[dict[str, Any]] = []
         self.calls: list[tuple[str, Any]] = []
         self.price_method: str | None = "pimlico_getUserOperationGasPrice"
@@ -155,7 +157,7 @@ class World:
         self.events.append(event(self.version, own, self.operations[own].sender, nonce))
 
     def _receipt(self, own: str) -> Any:
-        if own not in self.executed:
+        if own not in self.executed or own in self.withheld:
             return None
         return {
             "userOpHash": own,

@@ -29,6 +29,7 @@ from dan_async.errors import (
     WrongSignerError,
 )
 from dan_async.permissions import decode_calls
+from dan_async.transport.in_memory import InMemoryTransport
 from dan_async.userops import Call, Nexus, SimpleAccount, WalletSigner, grant_session_key, revoke_session_key
 from dan_async.wallets.eth_account_wallet import EthAccountWallet
 from tests.unit.userops.services import CHAIN_ID, TARGET, EoaWorld, World, account_in
@@ -232,6 +233,23 @@ async def test_a_refused_or_lost_transaction_is_looked_for() -> None:
     assert len(world.sent) == 1
 
 
+@pytest.mark.parametrize("failure", [ProtocolError("no JSON"), RpcError(-32005, "too many requests")])
+async def test_a_node_that_fails_after_the_transaction_left_is_asked_again(failure: Exception) -> None:
+    """No error says that nothing was sent, or leaves it open."""
+    world = EoaWorld()
+
+    async def node(method: str, params: Any) -> Any:
+        answer = await world.node(method, params)
+        if method == "eth_sendRawTransaction" and isinstance(failure, ProtocolError):
+            raise failure
+        return answer
+
+    account = await account_in(world, account=KIND, rpc_url=InMemoryTransport(node, name="node"))
+    world.failures["eth_getTransactionReceipt"] = [failure]
+    sent = await account.delegate()
+    assert ["0x" + keccak256(one).hex() for one in world.sent] == [sent]
+
+
 async def test_a_transaction_that_does_not_come_is_said_to_have_been_sent() -> None:
     """Its hash is in the error."""
     world = EoaWorld()
@@ -358,6 +376,22 @@ async def test_the_last_session_key_takes_its_module_along() -> None:
     reading(world, installed=("(bool)", (False,)))
     with pytest.raises(InvalidFieldError, match="not granted"):
         await revoke_session_key(account, KEY)
+
+
+async def test_a_node_that_contradicts_itself_is_named() -> None:
+    """By its one word the account has the module, by the other one it has not: nothing is signed."""
+    world = EoaWorld()
+    world.code = code_of()
+    reading(
+        world,
+        installed=("(bool)", (True,)),
+        owners=("(address[])", ([KEY],)),
+        modules=("(address[],address)", ([TARGET], "0x" + "00" * 19 + "01")),
+    )
+    account = await account_in(world, account=KIND)
+    with pytest.raises(ProtocolError, match="not among"):
+        await revoke_session_key(account, KEY)
+    assert not world.operations
 
 
 async def test_other_accounts_have_no_session_keys_of_this_kind() -> None:

@@ -147,8 +147,10 @@ async def test_a_forgotten_operation_is_replaced() -> None:
     lanes = NonceLanes(b"a", Chain().fetch, sleep=brief)
     async with lanes.turn(deadline=soon()) as first:
         first.sent = "0x01"
-    lanes.forget("another lane")
-    lanes.forget()
+    assert not lanes.forget("another lane")
+    assert not lanes.forget(user_operation_hash="0x02")
+    assert lanes.forget(user_operation_hash="0x01")
+    assert not lanes.forget()
     async with lanes.turn(deadline=soon()) as second:
         assert second.nonce == first.nonce
 

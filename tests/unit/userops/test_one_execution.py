@@ -8,20 +8,23 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from dan_async import Timeouts
 from dan_async.errors import (
     BundlerError,
     ConnectionLostError,
+    DanError,
     DuplicateUserOperationError,
     ProtocolError,
     RpcError,
     UserOperationInDoubtError,
     UserOperationTimeoutError,
 )
+from dan_async.types import Hex
 from dan_async.userops import Call
 from tests.servers import Handler
-from tests.unit.userops.services import ACCOUNT, FACTORY, TARGET, TX, World, account_at, event
+from tests.unit.userops.services import ACCOUNT, FACTORY, TARGET, TX, World, account_at, account_in, event
 
 CALL = Call(TARGET, 5, b"abcd")
 TAKEN = RpcError(-32500, "AA25 invalid account nonce")
@@ -309,6 +312,42 @@ async def test_a_deployment_whose_receipt_is_refused_is_in_doubt() -> None:
     assert [caught.value.user_operation_hash] == world.executed
 
 
+@pytest.mark.parametrize("failure", [RpcError(-32001, "unauthorised"), ProtocolError("no JSON")])
+async def test_a_receipt_that_cannot_be_had_leaves_doubt(failure: DanError) -> None:
+    """What the bundler answers says nothing about the operation, which was sent; its hash may be written in capitals."""
+    world = World()
+    account = await account_in(world)
+    sent = await account.send_user_operation(CALL)
+    world.failures["eth_getUserOperationReceipt"] = [failure]
+    with pytest.raises(UserOperationInDoubtError, match="may have been executed") as caught:
+        await account.wait_for_receipt(sent)
+    assert caught.value.user_operation_hash == sent
+    assert (await account.wait_for_receipt(Hex("0x" + sent[2:].upper()))).user_operation_hash == sent
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ({"eth_sendUserOperation": ProtocolError("no JSON")}, UserOperationInDoubtError),
+        (
+            {"eth_sendUserOperation": TAKEN, "eth_getUserOperationByHash": ProtocolError("no JSON")},
+            BundlerError,
+        ),
+    ],
+)
+async def test_an_operation_signed_elsewhere_is_told_of_in_the_same_words(
+    answers: dict[str, Exception], error: type[DanError]
+) -> None:
+    """An answer that cannot be read leaves doubt about what was sent, and none about what was refused."""
+    world = World()
+    account = await account_in(world)
+    operation = await account.prepare_user_operation(CALL, nonce=await account.get_nonce())
+    world.failures = {method: [answer] for method, answer in answers.items()}
+    with pytest.raises(error) as caught:
+        await account.send_signed(evolve(operation, signature=b"signed"))
+    assert getattr(caught.value, "user_operation_hash", None) == "0x" + world.hash_of(operation).hex()
+
+
 async def test_the_very_same_operation_of_another_program_is_not_signed_again(monkeypatch: Any) -> None:
     """Alike to the byte: whose it was, nobody can tell, so it is an error that has the hash, and no second execution."""
     monkeypatch.setattr("dan_async.userops.smart_account.secrets.randbelow", lambda most: 0)
@@ -341,3 +380,23 @@ async def test_a_cancelled_operation_stays_in_doubt_while_others_wait_for_it() -
             await account.send_user_operation(CALL)
     assert caught.value.user_operation_hash == left
     assert world.executed == [left]
+
+
+async def test_a_deployment_that_is_cancelled_while_it_is_waited_for_is_in_doubt_too() -> None:
+    """The bundler has taken it; its caller, who set a time limit, has not heard of it."""
+    world = World()
+    world.is_deployed = world.executes = False
+    async with account_at(world) as account:
+        sending = asyncio.create_task(account.send_user_operation(CALL))
+        while "eth_getUserOperationReceipt" not in world.methods():
+            await asyncio.sleep(0.01)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        (left,) = world.operations
+        world.execute(left)
+        world.executes = True
+        with pytest.raises(DuplicateUserOperationError) as caught:
+            await account.send_user_operation(CALL)
+        assert caught.value.user_operation_hash == left
+        assert await account.send_user_operation(CALL) != left  # the caller was told

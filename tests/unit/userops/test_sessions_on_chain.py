@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,16 @@ from dan_async.crypto.abi import encode_call, function_selector
 from dan_async.errors import (
     BundlerError,
     ConfigurationError,
+    ConnectError,
     DanError,
+    DuplicateUserOperationError,
     InvalidFieldError,
     PermissionDeniedError,
+    ProtocolError,
     QuorumError,
     RecordConflictError,
     RpcError,
+    UserOperationInDoubtError,
     UserOperationRevertedError,
 )
 from dan_async.permissions import parse_permissions
@@ -102,7 +108,7 @@ async def test_one_operation_deploys_enables_and_grants(scene: Scene) -> None:
 async def test_the_agent_moves_the_token_without_the_owner(scene: Scene) -> None:
     """DAN signs the published text; the chain takes it."""
     session = await scene.grant()
-    receipt = await session.send_transaction(transfer())
+    receipt = await session.send_transaction(transfer(), timeout=timedelta(seconds=5))
     assert scene.world.made == [transfer()]
     assert receipt.is_success
     assert '"callData":"0000189a' in scene.dan.messages[0]
@@ -203,13 +209,18 @@ async def test_a_failed_grant_leaves_nothing_in_the_tree(scene: Scene) -> None:
     assert len(await scene.grants()) == 2
 
 
-async def test_a_grant_that_nobody_knows_the_end_of_is_settled_by_the_root(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    "failure", [RpcError(-32603, "down"), ProtocolError("no JSON"), ConnectError("HTTP 403", retryable=False)]
+)
+async def test_a_grant_that_nobody_knows_the_end_of_is_settled_by_the_root(
+    scene: Scene, failure: DanError
+) -> None:
     """Executed although the call had failed: the session is there; not executed: its leaf goes with the next change."""
     account = await scene.account()
     await scene.grant(account=account)
     scene.world.executes = False
-    scene.world.failures["eth_getUserOperationReceipt"] = [RpcError(-32603, "down")]
-    with pytest.raises(DanError):
+    scene.world.failures["eth_getUserOperationReceipt"] = [failure]
+    with pytest.raises(UserOperationInDoubtError):
         await scene.grant(account=account, session_id="late")
     scene.world.execute(list(scene.world.operations)[-1])
     scene.world.executes = True
@@ -261,6 +272,22 @@ async def test_two_programs_with_one_database(scene: Scene, tmp_path: Path) -> N
     assert len(scene.world.made) == 4
     assert scene.world.root == bytes(32)
     assert b"hexEphSK" not in (tmp_path / "sessions.db").read_bytes()
+
+
+async def test_a_change_that_was_noted_after_the_root_was_read(scene: Scene) -> None:
+    """By another program that shares the store: the root is read once more, and the tree is known."""
+    session = await scene.grant()
+    mine, find, meanwhile = await scene.account(), scene.store.find, [scene.grant()]
+
+    async def find_late(where: SessionFilter) -> AsyncIterator[StoredSession]:
+        if meanwhile:
+            await meanwhile.pop()
+        async for record in find(where):
+            yield record
+
+    scene.store.find = find_late  # type: ignore[assignment, method-assign]
+    again = await open_session_on_chain(mine, session.session_id, **scene.common)
+    await again.send_transaction(transfer())
 
 
 async def test_three_agents_at_once(scene: Scene) -> None:
@@ -322,6 +349,108 @@ async def test_an_operation_that_was_dropped_when_the_root_moved(
     assert world.made == [transfer(1), transfer(2)]
 
 
+async def send_without_receipt(
+    session: SessionOnChain, call: Call, world: BiconomyWorld
+) -> asyncio.Task[Any]:
+    """Send a call, which is executed at once; the bundler keeps the receipt to itself."""
+    execute, before = world.execute, len(world.executed)
+
+    def withhold(own: str) -> None:
+        world.withheld.add(own)
+        execute(own)
+
+    world.execute = withhold  # type: ignore[method-assign]
+    sending = asyncio.create_task(session.send_transaction(call, timeout=3))
+    while len(world.executed) == before:
+        await asyncio.sleep(0.01)
+    world.execute = execute  # type: ignore[method-assign]
+    return sending
+
+
+async def test_a_call_that_came_through_is_not_made_again_when_its_lane_went_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its receipt is late, another call of the lane follows it, and the root moves: that drops neither of the two."""
+    monkeypatch.setattr(sessions_on_chain, "_PATIENCE_S", 0.5)
+    session = await scene.grant()
+    sending = await send_without_receipt(session, transfer(1), scene.world)
+    await session.send_transaction(transfer(2))
+    await scene.grant()
+    await asyncio.sleep(0.7)
+    scene.world.withheld.clear()
+    receipt = await sending
+    assert scene.world.made == [transfer(1), transfer(2)]
+    assert receipt.user_operation_hash == scene.world.executed[1]
+
+
+async def test_a_call_that_came_through_is_told_although_its_session_was_revoked_then(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There cannot be another operation in its place; what was sent is not taken for what was refused."""
+    monkeypatch.setattr(sessions_on_chain, "_PATIENCE_S", 0.3)
+    session = await scene.grant()
+    sending = await send_without_receipt(session, transfer(1), scene.world)
+    await session.revoke()
+    await asyncio.sleep(0.5)
+    scene.world.withheld.clear()
+    assert (await sending).is_success
+    assert scene.world.made == [transfer(1)]
+
+
+async def test_a_node_that_fails_while_a_receipt_is_awaited_ends_no_wait(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error would not say that the call was sent."""
+    monkeypatch.setattr(sessions_on_chain, "_PATIENCE_S", 0.3)
+    node, failures = scene.world.node, list[RpcError]()
+
+    async def failing_node(method: str, params: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await node(method, params)
+
+    session = await scene.grant(account=await scene.account(rpc_url=InMemoryTransport(failing_node)))
+    sending = await send_without_receipt(session, transfer(1), scene.world)
+    failures.append(RpcError(-32603, "out of order"))
+    while failures:
+        await asyncio.sleep(0.05)
+    scene.world.withheld.clear()
+    assert (await sending).is_success
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_a_call_whose_caller_went_away_is_not_made_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, *, is_replaced: bool
+) -> None:
+    """Cancelled while its receipt is waited for, and executed then: the same call is told of the first one."""
+    monkeypatch.setattr(sessions_on_chain, "_PATIENCE_S", 0.3)
+    session = await scene.grant()
+    world, other = scene.world, await scene.account()
+    world.executes = False
+    before = len(world.operations)
+    sending = asyncio.create_task(session.send_transaction(transfer()))
+    while len(world.operations) == before:
+        await asyncio.sleep(0.01)
+    if is_replaced:  # its proof is of a tree before: it is dropped, and another one takes its nonce
+        del world.operations[list(world.operations)[-1]]
+        world.executes = True
+        await scene.grant(account=other)
+        world.executes, known = False, len(world.operations)
+        while len(world.operations) == known:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    left = list(world.operations)[-1]
+    world.execute(left)
+    world.executes = True
+    with pytest.raises(DuplicateUserOperationError) as caught:
+        await session.send_transaction(transfer())
+    assert caught.value.user_operation_hash == left
+    assert world.made == [transfer()]
+
+
 async def test_revoking_ends_it_on_chain_and_at_the_nodes(scene: Scene) -> None:
     """The report says so; the others go on, and the records say what they are."""
     first, second = await scene.grant(), await scene.grant()
@@ -363,6 +492,15 @@ async def test_each_half_of_a_revocation_is_reported(scene: Scene) -> None:
     assert not isinstance(outcome.at_nodes, DanError)
     assert (await other.revoke()).is_complete
     assert scene.world.root == bytes(32)
+
+
+async def test_a_revocation_whose_receipt_cannot_be_read_is_seen_by_the_root(scene: Scene) -> None:
+    """The outcome says that it may have been made; the account's other sessions go on."""
+    first, second = await scene.grant(), await scene.grant()
+    scene.world.failures["eth_getUserOperationReceipt"] = [ProtocolError("no JSON")]
+    assert isinstance((await first.revoke()).on_chain, UserOperationInDoubtError)
+    await second.send_transaction(transfer())
+    assert (await first.revoke()).on_chain is None
 
 
 async def test_an_agent_without_the_owners_wallet(scene: Scene) -> None:
