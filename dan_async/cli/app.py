@@ -164,9 +164,13 @@ def _report(error: Exception) -> int:
     if isinstance(error, _UsageError):
         note(f"error: {_usage(error)}")
         return WRONG_INPUT
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        note(f"error: cannot use {mask_keys(str(error.filename))}: {error.strerror}")
-        return WRONG_INPUT
+    if isinstance(error, OSError) and error.strerror:
+        if error.filename is not None:
+            note(f"error: cannot use {mask_keys(str(error.filename))}: {error.strerror}")
+            return WRONG_INPUT
+        forget_output()  # the parser may have written help
+        note(f"error: the system refused: {error.strerror}")
+        return FAILED
     note(
         f"error: unexpected {type(error).__name__}. This is a bug: please report it together with the command that you ran"
     )

@@ -40,6 +40,7 @@ from dan_async.cli.options import (
     TimeoutOption,
     WalletOpener,
     WalletOptions,
+    any_number,
     choose_timeouts,
     option,
     read_permissions,
@@ -125,7 +126,7 @@ class RunOptions:
     """How the rows are worked on."""
 
     concurrency: int = option("N", "Work on N rows at a time.", parser=whole_number(1, 100_000), default=16)
-    rate: float | None = option("N", "Begin at most N rows per second.")
+    rate: float | None = option("N", "Begin at most N rows per second.", parser=any_number)
     limit: int | None = option("N", "Only the first N rows.", parser=whole_number(1, 2**53))
     retry_failed: bool = option(
         None, "Try failed rows of earlier runs again.", "--retry-failed", default=False

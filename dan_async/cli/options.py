@@ -400,6 +400,14 @@ def whole_number(least: int, most: int) -> Callable[[str | int], int]:
     return parse
 
 
+def any_number(value: str | float) -> float:
+    """Parse a number; whoever uses it checks its bounds."""
+    try:
+        return float(value)
+    except ValueError:
+        raise typer.BadParameter("must be a number") from None
+
+
 # --- groups of options ------------------------------------------------------------------------------------------------
 
 
@@ -661,6 +669,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 TimeoutOption: TypeAlias = Annotated[
     float | None,
     typer.Option(
+        parser=any_number,
         metavar="SECONDS",
         help="Give up on a key or a signature after this long; 30 seconds by default. A person's time at a wallet does not "
         "count.",
