@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -145,6 +146,14 @@ class DanClient:
         shown = self._source if self._network is None else self._network
         store = "" if self._keeper is None else f", store={self._keeper.store!r}"
         return f"DanClient({shown!r}{store}{', closed' * self._is_closed})"
+
+    def __del__(self) -> None:
+        if getattr(self, "_is_closed", True) or (loop := self._loop.loop) is None:  # or never used
+            return
+        # As aiohttp does it: Python shows a ResourceWarning only if asked to.
+        text = "was not closed: use it in 'async with', or await its aclose()"
+        warnings.warn(f"{self!r} {text}", ResourceWarning, stacklevel=2, source=self)
+        loop.call_exception_handler({"message": f"A DanClient {text}", "client": self})
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DanClient is neither pickled nor copied: make one in each process")
