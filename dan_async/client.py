@@ -148,8 +148,8 @@ class DanClient:
         return f"DanClient({shown!r}{store}{', closed' * self._is_closed})"
 
     def __del__(self) -> None:
-        if getattr(self, "_is_closed", True) or (loop := self._loop.loop) is None:  # or never used
-            return
+        if getattr(self, "_is_closed", True) or self._network is None or (loop := self._loop.loop) is None:
+            return  # it holds nothing, or was never used
         # As aiohttp does it: Python shows a ResourceWarning only if asked to.
         text = "was not closed: use it in 'async with', or await its aclose()"
         warnings.warn(f"{self!r} {text}", ResourceWarning, stacklevel=2, source=self)

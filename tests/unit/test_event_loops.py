@@ -98,10 +98,15 @@ async def test_an_account_on_the_loop_of_another_thread() -> None:
 
 
 def test_a_client_that_is_not_closed_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    """In our own words, before aiohttp complains of its sessions; one that was closed, or never used, is not."""
+    """In our own words, before aiohttp complains of its sessions; one that was closed, never used or not opened is not."""
 
     async def use() -> None:
         DanClient(FakeNetwork(2, 3).network())
+        opening = asyncio.create_task(DanClient(Devnet(2, 3)).__aenter__())
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+        del opening
         async with DanClient(FakeNetwork(2, 3).network()) as dan:
             await dan.generate_session_key(wallet=WALLET, chain_id=1)
         assert not caplog.records
