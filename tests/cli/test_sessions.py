@@ -361,5 +361,9 @@ def test_a_store_without_its_key_is_refused(
     finished = run("sessions", "list", *STORE)
     assert finished.code == 2
     assert "no key" in finished.err
+    monkeypatch.setenv("DAN_ASYNC_STORE_PASSPHRASE", "short")
+    assert (
+        "DAN_ASYNC_STORE_PASSPHRASE must have at least 8 characters" in run("sessions", "list", *STORE).error
+    )
     monkeypatch.setenv("DAN_ASYNC_STORE_PASSPHRASE", "correct horse")
     assert "key" in run("sessions", "list", *STORE).err
