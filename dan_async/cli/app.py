@@ -66,6 +66,8 @@ _WORDS: Mapping[str, str] = {
     "add an ephemeral key to this one's key": "rotate this one with dan-async sessions rotate",
     "revision, name it": "revision, name it with --revision",
     "allow more time with Timeouts(wallet_s=…)": "answer it sooner",
+    "give timeout_s more time": "answer it sooner",
+    "TransportOptions(proxy=…)": "the network file's connection.proxy",
     "TransportOptions(headers=…)": "the network file's connection.headers",
     "TransportOptions(pins=…)": "the network file's connection.pins",
     "TransportOptions(ssl_context=…)": "the network file's connection.ca_file",

@@ -431,7 +431,7 @@ class _BatchCount:
         names = ("to be made", "kept") if is_dry_run else ("made", "kept", "settled")
         shown = [name for name in (*names, "failed", "unsettled") if self.ends[name] or name == names[0]]
         parts = [f"{self.ends[name]} {name}" for name in shown]
-        lines = [f"{self.done} rows: {', '.join(parts)}"]
+        lines = [f"{self.done} row{'s' * (self.done != 1)}: {', '.join(parts)}"]
         for failure in sorted(self.failures, key=lambda one: one["row"])[:_SHOWN_FAILURES]:
             name = "" if failure["id"] is None else f" (id {failure['id']})"
             lines.append(f"  row {failure['row']}{name}: {failure['problem']}")

@@ -358,6 +358,14 @@ def test_verbose_shows_each_step(run: Run, place: str) -> None:
             "Look for a prompt, or answer it sooner",
         ),
         (
+            "Look for an open prompt, or give timeout_s more time",
+            "Look for an open prompt, or answer it sooner",
+        ),
+        (
+            "put them into the URL of TransportOptions(proxy=…)",
+            "put them into the URL of the network file's connection.proxy",
+        ),
+        (
             "For a private CA give TransportOptions(ssl_context=…)",
             "For a private CA give the network file's connection.ca_file",
         ),
