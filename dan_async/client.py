@@ -756,7 +756,8 @@ class DanClient:
             limit_s=self._timeouts.wallet_s,
         )
         may_ask = check_bool("may_prompt", may_prompt) or not owner.interactive
-        request = SessionKeyRequest(auth=owner, **parameters)
+        _, make_request = read_request({"auth": owner, **parameters}, {})
+        request = make_request()
         prepared = await prepare(
             request, network, timeouts=self._timeouts, clock=self._clock, has_store=self._keeper is not None
         )
