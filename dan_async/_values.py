@@ -102,11 +102,17 @@ def check_text(field: str, value: object, *, least: int = 1, most: int = 1024) -
         raise InvalidFieldError(field, f"must be text, not {type(value).__name__}")
     if not least <= len(value) <= most:
         raise InvalidFieldError(field, f"must be {least} to {most} characters long")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InvalidFieldError(field, "has a lone surrogate, which UTF-8 cannot carry") from None
+    utf8(field, value)
     return value
+
+
+def utf8(field: str, text: str, *, hint: str = "") -> bytes:
+    """Encode a text, which may hold half of a character that UTF-16 writes as two."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        problem = "has a lone surrogate, which UTF-8 cannot carry"
+        raise InvalidFieldError(field, problem, hint=hint) from None
 
 
 def duration_s(value: int | timedelta) -> int:
@@ -210,6 +216,14 @@ def check_seconds(field: str, value: object, *, most: float = math.inf) -> float
         bound = "" if most == math.inf else f" and at most {most:g}"
         raise InvalidFieldError(field, f"must be a number of seconds greater than 0{bound}")
     return float(value)
+
+
+def check_rate(field: str, value: object) -> float:
+    """Check how many of something there may be in a second."""
+    try:
+        return check_seconds(field, None if isinstance(value, timedelta) else value)
+    except InvalidFieldError:
+        raise InvalidFieldError(field, "must be a number per second, greater than 0") from None
 
 
 def optional(check: Callable[..., Any], **bounds: Any) -> Callable[[Any, Any, Any], None]:

@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar
 
 from attrs import define, field, frozen
 
-from dan_async._values import check_int, check_seconds
+from dan_async._values import check_int, check_rate
 from dan_async.deadline import cancel_and_wait
 from dan_async.errors import ClientClosedError, InvalidFieldError
 from dan_async.session import DanSessionKeyPayload
@@ -284,7 +284,7 @@ class WorkStream(Generic[I, R]):
         self._concurrency = check_int("concurrency", concurrency, least=1, most=_MOST_AT_ONCE)
         self._pace = None
         if rate_limit is not None:
-            self._pace = _Pace(1 / _check_rate(rate_limit), clock, sleep)
+            self._pace = _Pace(1 / check_rate("rate_limit", rate_limit), clock, sleep)
         self._source: Iterator[I] | AsyncIterator[I] | None = _iterate(items, field_name)
         self._work = work
         self._fatal = fatal
@@ -426,13 +426,6 @@ def _iterate(items: Iterable[I] | AsyncIterable[I], field_name: str) -> Iterator
     if isinstance(items, Iterable) and not isinstance(items, str | bytes):
         return iter(items)
     raise InvalidFieldError(field_name, f"must be something to iterate over, not {type(items).__name__}")
-
-
-def _check_rate(rate: object) -> float:
-    try:
-        return check_seconds("rate_limit", rate)
-    except InvalidFieldError:
-        raise InvalidFieldError("rate_limit", "must be a number per second, greater than 0") from None
 
 
 def _cancel_all(*groups: set[asyncio.Task[Any]]) -> None:

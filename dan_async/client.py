@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -145,6 +146,14 @@ class DanClient:
         shown = self._source if self._network is None else self._network
         store = "" if self._keeper is None else f", store={self._keeper.store!r}"
         return f"DanClient({shown!r}{store}{', closed' * self._is_closed})"
+
+    def __del__(self) -> None:
+        if getattr(self, "_is_closed", True) or self._network is None or (loop := self._loop.loop) is None:
+            return  # it holds nothing, or was never used
+        # As aiohttp does it: Python shows a ResourceWarning only if asked to.
+        text = "was not closed: use it in 'async with', or await its aclose()"
+        warnings.warn(f"{self!r} {text}", ResourceWarning, stacklevel=2, source=self)
+        loop.call_exception_handler({"message": f"A DanClient {text}", "client": self})
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DanClient is neither pickled nor copied: make one in each process")
@@ -747,7 +756,8 @@ class DanClient:
             limit_s=self._timeouts.wallet_s,
         )
         may_ask = check_bool("may_prompt", may_prompt) or not owner.interactive
-        request = SessionKeyRequest(auth=owner, **parameters)
+        _, make_request = read_request({"auth": owner, **parameters}, {})
+        request = make_request()
         prepared = await prepare(
             request, network, timeouts=self._timeouts, clock=self._clock, has_store=self._keeper is not None
         )

@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from attrs import converters, field, frozen
 
@@ -18,7 +18,6 @@ from dan_async._values import (
     check_list,
     check_mapping,
     check_seconds,
-    check_text,
     from_hex,
     in_seconds,
     optional,
@@ -150,6 +149,17 @@ def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
         InvalidFieldError: It is not such a URL. It is not repeated, since it may carry credentials.
         InsecureTransportError: It has no TLS and its host is not loopback.
     """
+    parts = _parts_of(name, url, schemes)
+    if parts.scheme not in ("wss", "https") and not is_loopback(str(parts.hostname)):
+        raise InsecureTransportError(
+            f"{name} uses {parts.scheme}:// to a host that is not loopback",
+            hint=f"Use {parts.scheme}s://; without TLS anyone on the way can read and change what is sent",
+        )
+    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), parts.query, ""))
+
+
+def _parts_of(name: str, url: object, schemes: tuple[str, ...]) -> SplitResult:
+    """Return the parts of a URL that has a known scheme and a host."""
     url = check_instance(name, url, str, "a URL as text")
     try:
         parts = urlsplit(url)
@@ -164,12 +174,7 @@ def check_url(name: str, url: object, *, schemes: tuple[str, ...]) -> str:
         )
     if any(c.isspace() or not c.isprintable() for c in url):
         raise InvalidFieldError(name, "has white space or control characters in it")
-    if parts.scheme not in ("wss", "https") and not is_loopback(host):
-        raise InsecureTransportError(
-            f"{name} uses {parts.scheme}:// to a host that is not loopback",
-            hint=f"Use {parts.scheme}s://; without TLS anyone on the way can read and change what is sent",
-        )
-    return urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), parts.query, ""))
+    return parts
 
 
 def check_transport(name: str, value: object) -> None:
@@ -331,12 +336,7 @@ class TransportOptions:
                 hint="Certificates are always checked; ssl.create_default_context(cafile=…) trusts a private CA",
             )
         if self.proxy is not None:
-            try:
-                parts = urlsplit(check_text("proxy", self.proxy))
-            except ValueError:
-                parts = urlsplit("")
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise InvalidFieldError("proxy", "must be a URL that begins with http:// or https://")
+            _parts_of("proxy", self.proxy, ("http", "https"))
         for name, value in check_mapping("headers", self.headers).items():
             if not (isinstance(name, str) and isinstance(value, str)) or any(
                 c in "\r\n\0" for c in name + value

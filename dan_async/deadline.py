@@ -277,11 +277,12 @@ async def settled(waiter: asyncio.Future[T], timeout_s: float | None, otherwise:
 class OneLoop:
     """Refuses the use of *owner* on another event loop than the one that it was first used on."""
 
-    __slots__ = ("_loop", "_owner")
+    __slots__ = ("_owner", "loop")
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
-        self._loop: asyncio.AbstractEventLoop | None = None
+        #: None until it is first used.
+        self.loop: asyncio.AbstractEventLoop | None = None
 
     def check(self) -> None:
         """Raise a ConfigurationError if this is another loop; without one nothing is in use."""
@@ -289,9 +290,9 @@ class OneLoop:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
+        if self.loop is None:
+            self.loop = loop
+        elif self.loop is not loop:
             raise ConfigurationError(
                 f"the {self._owner} is in use on another event loop: that of another thread, of an asyncio.run() before, or"
                 " of the process that this one was forked from",

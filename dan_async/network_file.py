@@ -106,7 +106,7 @@ class NetworkFile:
         file = Path(check_text("path", str(path) if isinstance(path, Path) else path, most=4096))
         try:
             with file.open("rb") as opened:
-                text = opened.read(_LONGEST_FILE).decode()
+                text = opened.read(_LONGEST_FILE).decode("utf-8-sig")
             found = tomllib.loads(text)
         except OSError as error:
             raise ConfigurationError(f"the network file {file} cannot be read: {error.strerror}") from None

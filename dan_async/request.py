@@ -431,7 +431,7 @@ def _choose_wallet(
     ):
         if candidate is None:
             continue
-        if not callable(getattr(candidate, "sign_typed_data", None)):
+        if isinstance(candidate, type) or not callable(getattr(candidate, "sign_typed_data", None)):
             raise InvalidFieldError(
                 name, "is not a wallet", hint="It needs address, interactive and an async sign_typed_data()"
             )

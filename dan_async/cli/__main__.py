@@ -7,6 +7,8 @@ that installs it. All imports happen inside ``main``, so that Ctrl-C ends in one
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +16,15 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0 done, 1 the network or wallet failed, 2 wrong input, 130 interrupted."""
     try:
+        if sys.stderr is None:  # it is closed: whoever started the command wants no messages
+            sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - it stays open
+        if sys.stdout is None:
+            sys.stderr.write(
+                "error: standard output is closed. Let it go to /dev/null if nothing is to read it\n"
+            )
+            return 2
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # for what its encoding has no characters for
         given = sys.argv[1:] if argv is None else argv
         if list(given) in (["--version"], ["-v"]):
             from dan_async._version import __version__

@@ -66,6 +66,8 @@ _WORDS: Mapping[str, str] = {
     "add an ephemeral key to this one's key": "rotate this one with dan-async sessions rotate",
     "revision, name it": "revision, name it with --revision",
     "allow more time with Timeouts(wallet_s=…)": "answer it sooner",
+    "give timeout_s more time": "answer it sooner",
+    "TransportOptions(proxy=…)": "the network file's connection.proxy",
     "TransportOptions(headers=…)": "the network file's connection.headers",
     "TransportOptions(pins=…)": "the network file's connection.pins",
     "TransportOptions(ssl_context=…)": "the network file's connection.ca_file",
@@ -164,9 +166,13 @@ def _report(error: Exception) -> int:
     if isinstance(error, _UsageError):
         note(f"error: {_usage(error)}")
         return WRONG_INPUT
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        note(f"error: cannot use {mask_keys(str(error.filename))}: {error.strerror}")
-        return WRONG_INPUT
+    if isinstance(error, OSError) and error.strerror:
+        if error.filename is not None:
+            note(f"error: cannot use {mask_keys(str(error.filename))}: {error.strerror}")
+            return WRONG_INPUT
+        forget_output()  # the parser may have written help
+        note(f"error: the system refused: {error.strerror}")
+        return FAILED
     note(
         f"error: unexpected {type(error).__name__}. This is a bug: please report it together with the command that you ran"
     )

@@ -40,6 +40,7 @@ from dan_async.cli.options import (
     TimeoutOption,
     WalletOpener,
     WalletOptions,
+    any_number,
     choose_timeouts,
     option,
     read_permissions,
@@ -125,7 +126,7 @@ class RunOptions:
     """How the rows are worked on."""
 
     concurrency: int = option("N", "Work on N rows at a time.", parser=whole_number(1, 100_000), default=16)
-    rate: float | None = option("N", "Begin at most N rows per second.")
+    rate: float | None = option("N", "Begin at most N rows per second.", parser=any_number)
     limit: int | None = option("N", "Only the first N rows.", parser=whole_number(1, 2**53))
     retry_failed: bool = option(
         None, "Try failed rows of earlier runs again.", "--retry-failed", default=False
@@ -430,7 +431,7 @@ class _BatchCount:
         names = ("to be made", "kept") if is_dry_run else ("made", "kept", "settled")
         shown = [name for name in (*names, "failed", "unsettled") if self.ends[name] or name == names[0]]
         parts = [f"{self.ends[name]} {name}" for name in shown]
-        lines = [f"{self.done} rows: {', '.join(parts)}"]
+        lines = [f"{self.done} row{'s' * (self.done != 1)}: {', '.join(parts)}"]
         for failure in sorted(self.failures, key=lambda one: one["row"])[:_SHOWN_FAILURES]:
             name = "" if failure["id"] is None else f" (id {failure['id']})"
             lines.append(f"  row {failure['row']}{name}: {failure['problem']}")

@@ -6,6 +6,7 @@ The network, the store and the wallet that they name are checked here, and opene
 
 from __future__ import annotations
 
+import codecs
 import inspect
 import os
 import re
@@ -277,7 +278,10 @@ def _choose_keys(
     if os.environ.get(STORE_KEY_VARIABLE):
         return keys_from_environment(STORE_KEY_VARIABLE)
     if os.environ.get(_STORE_PASSPHRASE):
-        return PassphraseKeys(os.environ[_STORE_PASSPHRASE])
+        try:
+            return PassphraseKeys(os.environ[_STORE_PASSPHRASE])
+        except InvalidFieldError as error:
+            raise for_option(error, _STORE_PASSPHRASE) from None
     hint = f"Use --store-key-file FILE, or set {STORE_KEY_VARIABLE} or {_STORE_PASSPHRASE}"
     if file is None:
         raise ConfigurationError(f"{option}: there is no key for the store", hint=hint)
@@ -374,7 +378,7 @@ def _read_key_file(path: Path) -> str:
     if os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
         note(f"warning: other users of this machine may read {shown}; chmod 600 keeps it to you")
     try:
-        return data.decode("ascii").strip()
+        return data.removeprefix(codecs.BOM_UTF8).decode("ascii").strip()
     except UnicodeDecodeError:
         raise ConfigurationError(f"--private-key-file: {shown} does not hold a private key in hex") from None
 
@@ -398,6 +402,14 @@ def whole_number(least: int, most: int) -> Callable[[str | int], int]:
         return number
 
     return parse
+
+
+def any_number(value: str | float) -> float:
+    """Parse a number; whoever uses it checks its bounds."""
+    try:
+        return float(value)
+    except ValueError:
+        raise typer.BadParameter("must be a number") from None
 
 
 # --- groups of options ------------------------------------------------------------------------------------------------
@@ -564,6 +576,10 @@ class StoreOptions:
             parsed = parse_url(url)
         except InvalidFieldError as error:
             raise for_option(error, option) from None
+        if parsed.database == ":memory:":
+            raise ConfigurationError(
+                f"{option}: a store in memory ends with this command", hint="Name a file"
+            )
         file = Path(parsed.database or "") if parsed.drivername.startswith("sqlite") else None
         if not may_make and file is not None and not file.exists():
             raise ConfigurationError(f"{option}: there is no store {file}")
@@ -661,6 +677,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
 TimeoutOption: TypeAlias = Annotated[
     float | None,
     typer.Option(
+        parser=any_number,
         metavar="SECONDS",
         help="Give up on a key or a signature after this long; 30 seconds by default. A person's time at a wallet does not "
         "count.",

@@ -144,11 +144,13 @@ def read_file(option: str, path: Path, *, most_bytes: int, may_be_stdin: bool = 
     return data, mode
 
 
-def read_text(option: str, path: Path, *, most_bytes: int, may_be_stdin: bool = True) -> str:
-    """Read a file of UTF-8 text, as ``read_file`` does."""
+def read_text(
+    option: str, path: Path, *, most_bytes: int, may_be_stdin: bool = True, encoding: str = "utf-8-sig"
+) -> str:
+    """Read a file of UTF-8 text, as ``read_file`` does; editors on Windows begin one with a byte order mark."""
     data, _ = read_file(option, path, most_bytes=most_bytes, may_be_stdin=may_be_stdin)
     try:
-        return data.decode()
+        return data.decode(encoding)
     except UnicodeDecodeError:
         raise ConfigurationError(f"{option}: {mask_keys(str(path))} is not UTF-8 text") from None
 

@@ -155,7 +155,10 @@ def _choose_message(options: MessageOptions) -> _Message:
         )
     name, value = named.popitem()
     is_read = isinstance(value, Path) or (name == "--message" and value == "-")
-    content = read_text(name, Path(value), most_bytes=_MOST_BYTES) if is_read else str(value)
+    encoding = "utf-8" if name == "--message" else "utf-8-sig"  # a message is signed as it is
+    content = (
+        read_text(name, Path(value), most_bytes=_MOST_BYTES, encoding=encoding) if is_read else str(value)
+    )
     return _Message(content=content, request_type=_REQUEST_TYPES[name], option=name)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from dan_async._values import check_int
+from dan_async._values import check_bool, check_int, check_text, setting
 from dan_async.config import NodeEndpoint, Threshold
 from dan_async.deadline import carry_through
 from dan_async.devnet.context import NodeIdentity, NodeLimits, Workers
@@ -167,16 +167,16 @@ class Devnet:
             raise InvalidFieldError("clock", "cannot be given to nodes in processes of their own")
         if not (storage is None or isinstance(storage, str | Path)):
             raise InvalidFieldError("storage", f"must be a path, not {type(storage).__name__}")
-        self._processes = processes
+        self._processes = check_bool("processes", processes)
         self._storage = None if storage is None else Path(storage)
         self._host = check_loopback(host)
         if port is not None:
             check_int("port", port, least=1, most=65_535 - parties)
         self._port = port
         self._clock = clock
-        self._limits = limits or NodeLimits()
-        self._has_gateway = gateway
-        self._gateway_token = gateway_token
+        self._limits = setting("limits", limits, NodeLimits)
+        self._has_gateway = check_bool("gateway", gateway)
+        self._gateway_token = None if gateway_token is None else check_text("gateway_token", gateway_token)
         self._allow_origins = check_origins("allow_origins", allow_origins)
         self._gateways: list[tuple[str, GatewayServer]] = []
         self._nodes: tuple[DevnetNode, ...] = ()

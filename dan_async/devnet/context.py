@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from dan_async._values import check_int, check_seconds, from_hex, in_seconds, required
+from dan_async._values import check_int, check_rate, check_seconds, from_hex, in_seconds, required
 from dan_async.crypto.address import public_key_to_address
 from dan_async.crypto.curve import ORDER
 from dan_async.crypto.signature import sign_digest, signing_key
@@ -133,7 +133,7 @@ class NodeLimits:
     max_in_flight: int = _count(1024)
     max_in_flight_bytes: int = _count(8 * 1024 * 1024)
     max_connections: int = _count(1024)
-    requests_per_s: float = _seconds(5000.0)
+    requests_per_s: float = field(default=5000.0, validator=required(check_rate))
     request_burst: int = _count(10_000)
     max_keygens: int = _count(256)
     max_nonces: int = _count(65_536)

@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 from dan_async._json import dump
-from dan_async._values import MAX_SAFE_INT, check_int, check_seconds, from_hex, member_of, number_of, to_hex
+from dan_async._values import (
+    MAX_SAFE_INT,
+    check_int,
+    check_seconds,
+    from_hex,
+    member_of,
+    number_of,
+    to_hex,
+    utf8,
+)
 from dan_async.config import Timeouts
 from dan_async.crypto.address import parse_address
 from dan_async.crypto.eip712 import SpelledValue, typed_data_digest
@@ -243,12 +252,7 @@ def _is_user_operation(value: object) -> TypeGuard[UserOperation]:
 
 def _plain_bytes(message: object) -> bytes:
     if isinstance(message, str):
-        try:
-            return message.encode()
-        except UnicodeEncodeError:
-            raise InvalidFieldError(
-                "message", "has a lone surrogate, which UTF-8 cannot carry", hint="Give it as bytes"
-            ) from None
+        return utf8("message", message, hint="Give it as bytes")
     if isinstance(message, bytes | bytearray | memoryview):
         return bytes(message)
     raise InvalidFieldError("message", f"must be text or bytes, not {type(message).__name__}")

@@ -40,6 +40,7 @@ _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=None)
 LONGEST_RETRY_AFTER_S = 24 * 3600.0
 
 _HINTS = {
+    200: "Something else than this protocol is served there, such as a web page; check the URL",
     401: "The server wants credentials; give them as TransportOptions(headers=…)",
     403: "The server does not let this client in; check the credentials in TransportOptions(headers=…)",
     404: "There is nothing at this path; check the URL",

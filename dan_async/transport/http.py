@@ -8,14 +8,13 @@ from typing import Any
 
 import aiohttp
 
-from dan_async._values import setting
+from dan_async._values import setting, utf8
 from dan_async.config import TransportOptions, check_url, redact_url
 from dan_async.deadline import OneLoop
 from dan_async.errors import (
     ClientClosedError,
     ConnectionLostError,
     DanError,
-    InvalidFieldError,
     ProtocolError,
     RpcError,
 )
@@ -123,10 +122,7 @@ class HttpTransport:
         """
         self._loop.check()
         request_id = next(self._ids)
-        try:
-            body = _Body(encode_request(request_id, method, params).encode())
-        except UnicodeEncodeError:
-            raise InvalidFieldError("params", "has a lone surrogate, which UTF-8 cannot carry") from None
+        body = _Body(utf8("params", encode_request(request_id, method, params)))
         async with self._in_flight.call(method, timeout_s):
             text = await self._post(body)
         try:

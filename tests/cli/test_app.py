@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,8 @@ def test_wrong_input_gives_one_line_and_exit_code_2(run: Run, args: tuple[str, .
         ((*DEVNET, "--duration", "0"), "--duration"),
         ((*DEVNET, "--chain-id", "x"), "--chain-id"),
         ((*DEVNET, "--timeout", "0"), "--timeout"),
+        ((*DEVNET, "--timeout", "soon"), "'--timeout': must be a number."),
+        (("batch", "wallets.csv", "--devnet", "2-of-2", "--rate", "fast"), "'--rate': must be a number."),
         (WRONG["chain id missing"], "--chain-id"),
         (("keygen", "--devnet", "6-of-5"), "--devnet"),
         (("devnet", "--nodes", "1"), "--nodes"),
@@ -286,6 +289,40 @@ def test_a_reader_that_has_seen_enough_is_no_error(args: tuple[str, ...]) -> Non
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("args", [("--help",), ("--version",), (*DEVNET, "--json")])
+def test_a_closed_standard_output_is_said_before_anything_is_made(args: tuple[str, ...]) -> None:
+    """A result would be lost, and the first socket would take the place of standard output."""
+    script = f"exec {shlex.join(command(*args))} >&-"
+    done = subprocess.run(["sh", "-c", script], stderr=subprocess.PIPE, text=True, timeout=50, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error: standard output is closed. Let it go to /dev/null if nothing is to read it"
+    ]
+
+
+def test_a_closed_standard_error_costs_no_result() -> None:
+    """The notes go nowhere."""
+    script = f"exec {shlex.join(command(*DEVNET, '--json'))} 2>&-"
+    done = subprocess.run(["sh", "-c", script], stdout=subprocess.PIPE, text=True, timeout=50, check=False)
+    assert done.returncode == 0
+    assert "sessionKeyEOA" in json.loads(done.stdout)
+
+
+def test_help_for_a_full_disk_is_no_bug() -> None:
+    """The system's reason is in the line, and Python does not complain when it shuts down."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command("keygen", "--help"),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: the system refused: No space left on device"]
+
+
 def test_every_word_that_is_replaced_is_one_of_the_library() -> None:
     """A hint that is put in other words needs another replacement."""
     package = Path(dan_async.__file__).parent
@@ -319,6 +356,14 @@ def test_verbose_shows_each_step(run: Run, place: str) -> None:
         (
             "Look for a prompt, or allow more time with Timeouts(wallet_s=…)",
             "Look for a prompt, or answer it sooner",
+        ),
+        (
+            "Look for an open prompt, or give timeout_s more time",
+            "Look for an open prompt, or answer it sooner",
+        ),
+        (
+            "put them into the URL of TransportOptions(proxy=…)",
+            "put them into the URL of the network file's connection.proxy",
         ),
         (
             "For a private CA give TransportOptions(ssl_context=…)",

@@ -230,7 +230,7 @@ def test_a_bar_on_a_terminal(network: list[str], tmp_path: Path) -> None:
     assert done.code == 0
     assert "1/1" in done.out
     assert "0 failed" in done.out
-    assert done.out.splitlines()[-1] == "1 rows: 1 made"
+    assert done.out.splitlines()[-1] == "1 row: 1 made"
 
 
 def test_ctrl_c_stops_it_and_says_how_to_go_on(network: list[str], tmp_path: Path) -> None:

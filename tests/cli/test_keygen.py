@@ -334,6 +334,15 @@ def test_a_reference_needs_a_store(run: Run) -> None:
     assert "--reference is for --store URL" in run(*DEVNET, "--reference", "agent").error
 
 
+def test_a_store_in_memory_is_no_place_for_a_key(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends with the command, and the session with it; no key file is left of it."""
+    monkeypatch.chdir(tmp_path)
+    assert "--store: a store in memory ends" in run(*DEVNET, "--store", "sqlite:///:memory:").error
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_fewer_holders_are_accepted_on_request(run: Run, devnet_in_a_thread: tuple[Devnet, Do]) -> None:
     """The hint names the option that the command has, and the option works."""
     net, do = devnet_in_a_thread

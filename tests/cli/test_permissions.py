@@ -27,6 +27,8 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "permissions.json"
     path.write_text(TEXT + "\n", encoding="utf-8")
     assert read_permissions(f"@{path}") == TEXT
+    path.write_bytes(b"\xef\xbb\xbf" + TEXT.encode() + b"\r\n")  # as Windows writes it
+    assert read_permissions(f"@{path}") == TEXT
 
 
 @pytest.mark.parametrize(

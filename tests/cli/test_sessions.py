@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import socket
+import sys
 import time
 from pathlib import Path
 from select import select
 
 import pytest
 
+from dan_async.cli.__main__ import main
 from dan_async.devnet import Devnet
 from dan_async.session import DanModuleInfo
 from dan_async.storage import FixedKeys, StoredSession, StoreKey
@@ -33,7 +36,7 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[StoredSessi
     monkeypatch.delenv("DAN_ASYNC_STORE", raising=False)
     given = [
         active(at=NOW, reference="first", expires_at=LATER),
-        active(at=NOW + 1, eoa_address=BOB, chain_id=137, expires_at=LATER),
+        active(at=NOW + 1, reference="Zoë", eoa_address=BOB, chain_id=137, expires_at=LATER),
         active(at=NOW + 2, expires_at=int(NOW) - 100),
         pending(at=NOW + 3, expires_at=LATER),
     ]
@@ -58,6 +61,16 @@ def test_a_list_has_a_line_for_each(run: Run, records: list[StoredSession]) -> N
         assert record.record_id in line
     for record in records[:3]:
         assert record.session.hex_eph_sk_without_0x not in finished.out + finished.err
+
+
+@pytest.mark.usefixtures("records")
+def test_what_a_terminal_has_no_characters_for_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with PYTHONIOENCODING=ascii, or an old locale."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["sessions", "show", "Zoë", *STORE]) == 0
+    stream.seek(0)
+    assert "reference                  Zo\\xeb\n" in stream.read()
 
 
 @pytest.mark.parametrize(
@@ -357,5 +370,9 @@ def test_a_store_without_its_key_is_refused(
     finished = run("sessions", "list", *STORE)
     assert finished.code == 2
     assert "no key" in finished.err
+    monkeypatch.setenv("DAN_ASYNC_STORE_PASSPHRASE", "short")
+    assert (
+        "DAN_ASYNC_STORE_PASSPHRASE must have at least 8 characters" in run("sessions", "list", *STORE).error
+    )
     monkeypatch.setenv("DAN_ASYNC_STORE_PASSPHRASE", "correct horse")
     assert "key" in run("sessions", "list", *STORE).err

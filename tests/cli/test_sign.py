@@ -100,12 +100,13 @@ def test_every_kind_of_message(run: Run, nodes: list[str], session: Path, tmp_pa
 def test_a_message_from_standard_input(
     run: Run, nodes: list[str], session: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Signed as it is, with its line break."""
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("hé\n".encode())))
+    """Signed as it is, with its byte order mark and its line break; the mark of the session's file means nothing."""
+    address = json.loads(session.read_text())["sessionKeyEOA"]
+    session.write_text(f"\ufeff{session.read_text()}")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\ufeffhé\n".encode())))
     done = run("sign", "--session", str(session), *on(nodes), "--message", "-")
     assert done.code == 0, done.err
-    address = json.loads(session.read_text())["sessionKeyEOA"]
-    signer = Account.recover_message(encode_defunct(text="hé\n"), signature=done.out.strip())
+    signer = Account.recover_message(encode_defunct(text="\ufeffhé\n"), signature=done.out.strip())
     assert signer == address
 
 

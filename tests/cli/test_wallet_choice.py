@@ -41,7 +41,7 @@ def key_file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("text", [KEY, f"0x{KEY}", f"0x{KEY.upper()}\n", f"  {KEY}\r\n"])
+@pytest.mark.parametrize("text", [KEY, f"0x{KEY}", f"0x{KEY.upper()}\n", f"  {KEY}\r\n", f"\ufeff{KEY}\r\n"])
 async def test_a_key_file_gives_its_address(key_file: Path, text: str) -> None:
     """With or without 0x, in any case, with white space around it."""
     key_file.write_text(text)

@@ -41,6 +41,24 @@ def test_storage_must_be_a_path():
         Devnet(2, 2, storage=5)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"limits": {"max_keygens": 1}},
+        {"limits": NodeLimits},
+        {"gateway": "no"},
+        {"gateway_token": ""},
+        {"processes": 1},
+    ],
+    ids=str,
+)
+def test_other_arguments_are_checked_when_it_is_made(given):
+    """By name, and not by what fails inside when it starts; an empty token would let everybody in."""
+    [name] = given
+    with pytest.raises(InvalidFieldError, match=name):
+        Devnet(2, 2, **given)
+
+
 def test_a_clock_cannot_be_given_to_other_processes():
     """It would be ignored there, silently."""
     with pytest.raises(InvalidFieldError, match="clock"):

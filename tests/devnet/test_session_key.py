@@ -128,6 +128,7 @@ async def test_closing_is_carried_through(close: Any) -> None:
             await asyncio.wait([closing])
             assert closing.cancelled()
             assert [node._transport.connection for node in dan.network.pool.nodes] == [None, None]
+            await dan.aclose()
 
 
 async def test_fifty_at_once() -> None:

@@ -142,6 +142,9 @@ def test_bad_timeouts(name: str, value: Any) -> None:
     [
         ({"proxy": "socks5://x"}, "proxy"),
         ({"proxy": "nonsense"}, "proxy"),
+        ({"proxy": "http://u:secret@127.0.0.1:x"}, "proxy"),
+        ({"proxy": "http://proxy.example:99999"}, "proxy"),
+        ({"proxy": "http://proxy.example :1"}, "proxy"),
         ({"proxy": 5}, "proxy"),
         ({"pins": ["00"]}, "pins"),
         ({"pins": ["zz" * 32]}, "pins"),

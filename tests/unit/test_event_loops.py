@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dan_async import DanClient, GatewayNetwork, LocalWallet, NodeNetwork
 from dan_async.devnet import Devnet
 from dan_async.errors import ConfigurationError, ConnectError
 from dan_async.jobs.keeping import SessionKeeper
+from dan_async.network import Network
 from dan_async.storage import FixedKeys, MemorySessionStore, PassphraseKeys, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from dan_async.transport.http import HttpTransport
@@ -52,6 +54,11 @@ async def test_a_client_on_the_loop_of_another_thread(name: str) -> None:
 
 async def test_a_network_on_the_loop_of_another_thread() -> None:
     """A pool with open connections, and a gateway: what is called says so, and the network stays of use on its own loop."""
+
+    async def with_a_client_of(network: Network, call: Callable[[DanClient], Awaitable[Any]]) -> None:
+        async with DanClient(network) as dan:
+            await call(dan)
+
     async with Devnet(threshold=2, parties=3) as net:
         gateway = await net.add_gateway()
         for network in (NodeNetwork(net.endpoints), GatewayNetwork(gateway, revision="1")):
@@ -59,10 +66,8 @@ async def test_a_network_on_the_loop_of_another_thread() -> None:
             key = await dan.generate_session_key(wallet=WALLET, chain_id=1, threshold=2, parties_number=3)
             calls = (
                 network.health,
-                lambda network=network: DanClient(network).generate_session_key(
-                    wallet=WALLET, chain_id=1, threshold=2, parties_number=3
-                ),
-                lambda network=network, key=key: DanClient(network).sign_message("hello", key),
+                partial(with_a_client_of, network, CALLS["generate_session_key"]),
+                partial(with_a_client_of, network, lambda dan, key=key: dan.sign_message("hello", key)),
                 network.aclose,
             )
             for call in calls:
@@ -90,6 +95,30 @@ async def test_an_account_on_the_loop_of_another_thread() -> None:
             with pytest.raises(ConfigurationError, match="the account is in use on another event loop"):
                 await in_another_thread(call)
         await account.send_user_operation(Call(TARGET, value=1))
+
+
+def test_a_client_that_is_not_closed_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """In our own words, before aiohttp complains of its sessions; one that was closed, never used or not opened is not."""
+
+    async def use() -> None:
+        DanClient(FakeNetwork(2, 3).network())
+        opening = asyncio.create_task(DanClient(Devnet(2, 3)).__aenter__())
+        await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait([opening])
+        del opening
+        async with DanClient(FakeNetwork(2, 3).network()) as dan:
+            await dan.generate_session_key(wallet=WALLET, chain_id=1)
+        assert not caplog.records
+        dan = DanClient(FakeNetwork(2, 3).network())
+        await dan.generate_session_key(wallet=WALLET, chain_id=1)
+        with pytest.warns(
+            ResourceWarning, match=r"DanClient\(NodeNetwork\(3 nodes.* was not closed: use it in 'async"
+        ):
+            del dan
+
+    asyncio.run(use())
+    assert "A DanClient was not closed" in caplog.text
 
 
 def test_a_connection_in_a_second_run() -> None:
@@ -139,15 +168,12 @@ def test_what_a_parent_works_on_its_forked_child_does_not() -> None:
 
 def test_a_client_in_a_second_run() -> None:
     """asyncio.run() makes a loop each time: the client of the first one is of no use in the second."""
-    kept: list[DanClient] = []
-
-    async def first() -> None:
-        kept.append(DanClient(FakeNetwork(2, 3).network()))
-        await kept[0].generate_session_key(wallet=WALLET, chain_id=1)
-
-    asyncio.run(first())
-    with pytest.raises(ConfigurationError, match=r"asyncio\.run"):
-        asyncio.run(kept[0].generate_session_key(wallet=WALLET, chain_id=1))
+    dan = DanClient(FakeNetwork(2, 3).network())
+    with asyncio.Runner() as first:
+        first.run(dan.generate_session_key(wallet=WALLET, chain_id=1))
+        with pytest.raises(ConfigurationError, match=r"asyncio\.run"):
+            asyncio.run(dan.generate_session_key(wallet=WALLET, chain_id=1))
+        first.run(dan.aclose())
 
 
 def test_a_client_in_a_forked_child(capfd: pytest.CaptureFixture[str]) -> None:
@@ -157,14 +183,16 @@ def test_a_client_in_a_forked_child(capfd: pytest.CaptureFixture[str]) -> None:
         await dan.generate_session_key(wallet=WALLET, chain_id=1)
 
     dan = DanClient(FakeNetwork(2, 3).network())
-    asyncio.run(use(dan))
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            asyncio.run(use(dan))
-        except ConfigurationError as error:
-            status = 0 if "forked" in error.message else 2
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with asyncio.Runner() as parent:
+        parent.run(use(dan))
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                asyncio.run(use(dan))
+            except ConfigurationError as error:
+                status = 0 if "forked" in error.message else 2
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        parent.run(dan.aclose())

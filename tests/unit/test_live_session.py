@@ -265,6 +265,14 @@ async def test_durations_that_are_none(wrong: Any) -> None:
             await dan.generate_session_key(wallet=WALLET, chain_id=1, duration=wrong)
 
 
+async def test_an_unknown_parameter_of_a_session_is_named() -> None:
+    """As in a batch, and not as an argument of a class that nobody has called."""
+    async with DanClient.connect("devnet://2-of-2") as dan:
+        with pytest.raises(InvalidFieldError, match="chainid is not a parameter of generate_session_key"):
+            async with dan.session(wallet=WALLET, chainid=1):  # type: ignore[call-arg]
+                pass
+
+
 async def test_a_client_shows_what_it_is() -> None:
     """Without secrets, and whether it is closed."""
     dan = DanClient.connect("wss://user:secret@gateway.example/v1")

@@ -50,6 +50,13 @@ def test_nodes(write: Any) -> None:
     assert NodeNetwork.from_file(write(NODES), threshold=Threshold(3, 3)).default_threshold == Threshold(3, 3)
 
 
+def test_a_file_from_windows(write: Any) -> None:
+    """A byte order mark and other line ends change nothing."""
+    path = write("")
+    path.write_bytes(b"\xef\xbb\xbf" + NODES.replace("\n", "\r\n").encode())
+    assert NetworkFile.read(path) == NetworkFile.read(write(NODES))
+
+
 def test_a_gateway(write: Any) -> None:
     """URL, revision and version segment."""
     network = GatewayNetwork.from_file(str(write(GATEWAY)))

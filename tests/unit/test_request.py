@@ -66,6 +66,7 @@ STEPS: list[tuple[str, str, dict[str, Any]]] = [
     ("timeout", "must be a number of seconds", {"timeout": 0}),
     ("smart_account_client", "is not a smart account client", {"smart_account_client": 3}),
     ("wallet", "is not a wallet", {"wallet": "0xabc"}),
+    ("wallet", "is not a wallet", {"wallet": LocalWallet}),
     (
         "hardcoded_values: eoa_address",
         "is not the wallet's address",

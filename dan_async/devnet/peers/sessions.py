@@ -623,7 +623,9 @@ class RoundSession(ABC, Generic[R]):
 
     def _give_up(self, failure: SessionFailedError) -> None:
         named = f" (blamed: {', '.join(failure.culprits)})" if failure.culprits else ""
-        _log.warning("%s failed: %s%s", self._name, failure.reason, named)
+        # A client leaves a presignature as soon as it has others: the silent party may never have been asked for this one.
+        level = logging.INFO if self.IS_REPLACEABLE and failure.is_silence else logging.WARNING
+        _log.log(level, "%s failed: %s%s", self._name, failure.reason, named)
         culprits = tuple(self.index(culprit) for culprit in failure.culprits)
         if not self._session.is_mute:
             self._session.abort(AbortNotice(failure.reason, culprits, failure.complaint))

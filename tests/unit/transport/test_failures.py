@@ -72,6 +72,7 @@ def test_every_client_error_becomes_a_connect_error_without_its_secrets(kind):
 @pytest.mark.parametrize(
     ("status", "hint", "retryable"),
     [
+        (200, "check the URL", False),
         (301, "Redirects are not followed", False),
         (307, "Redirects are not followed", False),
         (401, "credentials", False),

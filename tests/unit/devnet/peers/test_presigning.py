@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 
@@ -190,6 +191,15 @@ async def test_who_is_silent_is_named(workers, round_, limits):
     assert refusal.data == {"culprits": [B], "evidence": "silence"}
     assert f"round {round_}" in refusal.message
     assert bench.links.aborts(A)[0].culprits == (3,)
+
+
+async def test_silence_is_no_warning(workers, caplog):
+    """A client that has its signature leaves the others' presignatures: whoever is silent may never have been asked."""
+    bench = Bench(workers, sign_quiet_s=0.3)
+    bench.start()
+    with caplog.at_level(logging.INFO):
+        await bench.refusal()
+    assert [one.levelname for one in caplog.records if "no message in round" in one.message] == ["INFO"]
 
 
 async def test_who_is_busy_has_a_rounds_time(workers):
