@@ -26,7 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dan_async._values import check_instance, check_number, check_reference, check_seconds, setting
-from dan_async.deadline import OneLoop, cancel_and_wait
+from dan_async.deadline import OneLoop, cancel_and_wait, carry_through
 from dan_async.errors import (
     ClientClosedError,
     InvalidFieldError,
@@ -216,7 +216,7 @@ class SQLAlchemyStore(SessionStore):
         try:
             await self._writer.aclose(self._answer_wait_s)
         finally:
-            await self._database.aclose()
+            await carry_through(self._database.aclose())
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +325,58 @@ def test_the_busy_timeout_comes_before_the_journal_mode() -> None:
 
     _prepare_sqlite(2.5, Connection(), None)
     assert asked[:2] == ["PRAGMA busy_timeout=2500", "PRAGMA journal_mode=WAL"]
+
+
+class SlowThread(logging.Handler):
+    """Has the driver's threads take their time for each step."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def slow_threads(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    logger, handler = logging.getLogger("aiosqlite"), SlowThread()
+    caplog.set_level(logging.DEBUG, logger.name)
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("slow_threads")
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("meanwhile", ["nothing", "its caller is cancelled", "closing is cancelled"])
+def test_a_closed_store_leaves_no_thread_at_work(tmp_path: Path, meanwhile: str, steps: int) -> None:
+    """Whatever it was doing: a thread that answers a loop that has ended can only fail."""
+
+    async def main() -> None:
+        store = SQLAlchemyStore(f"sqlite:///{tmp_path}/keys.db", FixedKeys([KEY]))
+        saving = asyncio.create_task(store.save(active()))
+        await asyncio.sleep(0.03 * steps)
+        if meanwhile == "its caller is cancelled":
+            saving.cancel()
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(store.aclose())
+        if meanwhile == "closing is cancelled":
+            await asyncio.sleep(0.01)
+            closing.cancel()
+        await asyncio.gather(saving, closing, return_exceptions=True)
+
+    before = threading.enumerate()
+    asyncio.run(main())
+    assert not [thread for thread in threading.enumerate() if thread not in before]
+
+
+@pytest.mark.usefixtures("slow_threads")
+def test_a_file_that_cannot_be_opened_leaves_no_thread_at_work() -> None:
+    """The driver's thread has a last word to say after the error."""
+
+    async def main() -> None:
+        async with SQLAlchemyStore("sqlite:////no/such/folder/keys.db", FixedKeys([KEY])):
+            pass
+
+    before = threading.enumerate()
+    with pytest.raises(StoreUnavailableError):
+        asyncio.run(main())
+    assert not [thread for thread in threading.enumerate() if thread not in before]
