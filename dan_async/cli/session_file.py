@@ -68,12 +68,13 @@ def session_in(option: str, entry: Mapping[str, Any], kind: type[S]) -> S:
 
 
 @contextmanager
-def reserve(path: Path, *, force: bool = False) -> Iterator[Callable[[str], None]]:
+def reserve(path: Path, *, force: bool = False, is_stored: bool = False) -> Iterator[Callable[[str], None]]:
     """
     Reserve a file for a secret before a network or a wallet is asked for anything, so that a wrong path costs no session.
 
     The context's function writes the text to a temporary file of mode 0600 beside the target, and moves it into place in one
-    step. Until then the target is untouched, and whatever happens the temporary file goes away.
+    step. Until then the target is untouched, and whatever happens the temporary file goes away. Its error says whether the
+    session is lost with it: not if it *is_stored*.
     """
     shown = mask_keys(str(path))
     target = _resolve(path, shown)
@@ -111,9 +112,11 @@ def reserve(path: Path, *, force: bool = False) -> Iterator[Callable[[str], None
                 _place(temporary, target)
             _sync_folder(target.parent)
         except OSError as error:
+            left = "It is in the store" if is_stored else "It was made, and is lost"
+            again = "dan-async sessions export" if is_stored else "the command again"
             raise DanError(
-                f"the session was made but could not be written to {shown}: {error.strerror}",
-                hint="It is lost. Remove the cause and run the command again",
+                f"the session could not be written to {shown}: {error.strerror}",
+                hint=f"{left}. Remove the cause and run {again}",
             ) from error
 
     try:

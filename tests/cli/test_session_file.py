@@ -110,16 +110,18 @@ def test_does_not_overwrite_without_hard_links_either(tmp_path: Path) -> None:
     assert target.read_text() == "somebody else's"
 
 
-def test_a_full_disk_is_reported_without_the_text(tmp_path: Path) -> None:
-    """The error says what happened, that the session is lost, and never what it was."""
+@pytest.mark.parametrize(("is_stored", "left"), [(False, "is lost"), (True, "is in the store")])
+def test_a_full_disk_is_reported_without_the_text(tmp_path: Path, is_stored: bool, left: str) -> None:
+    """The error says what happened, whether the session is lost, and never what it was."""
     full = OSError(errno.ENOSPC, "No space left on device")
     with (
         pytest.raises(DanError, match=r"could not be written .*No space left") as caught,
         mock.patch("os.fsync", side_effect=full),
-        reserve(tmp_path / "session.json") as write,
+        reserve(tmp_path / "session.json", is_stored=is_stored) as write,
     ):
         write("the secret")
     assert "the secret" not in str(caught.value)
+    assert left in caught.value.hint
     assert _names(tmp_path) == []
 
 
