@@ -355,8 +355,9 @@ class SQLAlchemyStore(SessionStore):
 
     async def _check_clock(self) -> None:
         await self.open()
-        (row,) = await self._fetch(sa.select(sa.func.max(sessions_table.c.updated_at)))
-        check_clock(self._clock(), row[0])
+        changed = sa.select(sessions_table.c.record_id, sessions_table.c.updated_at)
+        rows = await self._fetch(changed.order_by(sessions_table.c.updated_at.desc()).limit(1))
+        check_clock(self._clock(), (rows[0].record_id, rows[0].updated_at) if rows else None)
 
     async def rotate_keys(self) -> int:
         """
