@@ -502,19 +502,15 @@ def taken(record_id: str | None = None) -> RecordConflictError:
 _CLOCK_TOLERANCE_MS = 60_000
 
 
-def check_clock(now: float, newest: tuple[RequestId, int] | None) -> None:
-    """
-    Refuse to call anything expired by a clock that is behind the newest record.
-
-    *now* is in Unix seconds, *newest* the id of the record that was changed last, and when, in milliseconds.
-    """
-    if newest is not None and now * 1000 + _CLOCK_TOLERANCE_MS < newest[1]:
-        behind_s = newest[1] / 1000 - now
+def check_clock(now: float, newest_id: str, newest_ms: int) -> None:
+    """Refuse to call anything expired by a clock that is behind the newest record; *now* is in Unix seconds."""
+    if now * 1000 + _CLOCK_TOLERANCE_MS < newest_ms:
+        behind_s = newest_ms / 1000 - now
         raise StoreClockError(
             f"the clock is {behind_s:.0f} s behind the newest record, so nothing can be called expired",
             hint="Set the clock. If it is right, it was wrong when that record was written: replace the record by itself"
             " with the updated_at of now, or delete it",
-            request_id=newest[0],
+            request_id=newest_id,
         )
 
 
@@ -614,8 +610,8 @@ class MemorySessionStore(SessionStore):
         return len(ended)
 
     def _check_clock(self, now: float) -> None:
-        newest = max(self._records.values(), key=lambda record: record.updated_at, default=None)
-        check_clock(now, None if newest is None else (newest.record_id, newest.updated_at))
+        for newest in heapq.nlargest(1, self._records.values(), key=lambda record: record.updated_at):
+            check_clock(now, newest.record_id, newest.updated_at)
 
     async def aclose(self) -> None:
         """Do nothing: the records stay with the object."""

@@ -27,10 +27,10 @@ from dan_async.errors import (
     StoreTamperedError,
     StoreUnavailableError,
 )
-from dan_async.storage import FixedKeys
+from dan_async.storage import FixedKeys, StoreKey
 from dan_async.storage.database import _prepare_sqlite, _use_write_ahead_log
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
-from tests.stored import active
+from tests.stored import NOW, active
 from tests.unit.storage.conftest import KEY
 
 OpenStore = Callable[..., SQLAlchemyStore]
@@ -72,7 +72,7 @@ import asyncio, resource, signal, sys
 from dan_async.errors import StoreUnavailableError
 from dan_async.storage import FixedKeys, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
-from tests.stored import active
+from tests.stored import NOW, active
 
 async def main():
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -237,7 +237,7 @@ _SAVES_FOR_EVER = """
 import asyncio, sys
 from dan_async.storage import FixedKeys, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
-from tests.stored import active
+from tests.stored import NOW, active
 
 async def main():
     store = SQLAlchemyStore(sys.argv[1], FixedKeys([StoreKey("first", bytes([1]) * 32)]))
@@ -325,6 +325,29 @@ def test_the_busy_timeout_comes_before_the_journal_mode() -> None:
 
     _prepare_sqlite(2.5, Connection(), None)
     assert asked[:2] == ["PRAGMA busy_timeout=2500", "PRAGMA journal_mode=WAL"]
+
+
+@pytest.mark.parametrize(
+    "damage", ["body = 5", "owner = x'ff'", "record_id = x'00'", "updated_at = 'abc'", "version = 'abc'"]
+)
+async def test_a_value_of_another_type_is_a_record_that_was_changed(
+    open_store: OpenStore, tmp_path: Path, damage: str
+) -> None:
+    """SQLite keeps whatever is put into a column; the store opens, and says so of the record alone."""
+    first = open_store()
+    await first.save(active(reference="damaged"))
+    await first.save(other := active(at=NOW - 1))
+    await first.aclose()
+    file = sqlite3.connect(tmp_path / "keys.db")
+    file.execute(f"UPDATE dan_sessions SET {damage} WHERE reference = 'damaged'")
+    file.commit()
+    file.close()
+    store = open_store(StoreKey("new", b"\x02" * 32), KEY)
+    assert await store.get(other.record_id) == other
+    for call in (store.get_by_reference("damaged"), store.list_page(), store.rotate_keys()):
+        with pytest.raises(StoreTamperedError):
+            await call
+    assert await store.purge_expired() == 0
 
 
 class SlowThread(logging.Handler):
