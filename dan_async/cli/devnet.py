@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from attrs import asdict
 
-from dan_async.cli.options import DEVNET_CHAIN_ID, DevnetOptions, write_new
+from dan_async.cli.options import DEVNET_CHAIN_ID, DevnetOptions
 from dan_async.cli.screen import Stopped, log_lines, mask_keys, note, progress, result, run_until_signal
+from dan_async.cli.session_file import write_new
 from dan_async.errors import ConfigurationError, DanError
 from dan_async.network_file import NetworkFile
 
