@@ -28,12 +28,11 @@ from dan_async.deadline import Deadline, OneLoop, carry_through
 from dan_async.errors import (
     ClientClosedError,
     ConfigurationError,
-    DanError,
     InvalidFieldError,
     OverloadedError,
 )
 from dan_async.jobs.generate_session_key import run_prepared
-from dan_async.jobs.keeping import SessionKeeper
+from dan_async.jobs.keeping import SessionKeeper, describe_problem
 from dan_async.jobs.pending_keys import PendingSessionKey, PendingSessionKeys
 from dan_async.jobs.recover import RecoveryReport, make_once
 from dan_async.jobs.sign_message import Message
@@ -778,13 +777,13 @@ class DanClient:
             else:
                 await self.revoke_stored_session(record_id, auth=owner)
             live.is_revoked = True
-        except DanError as error:
+        except Exception as error:  # noqa: BLE001 - it must not take the place of an error in the block
             live.failure = error
             _log.warning(
                 "the ephemeral key of session %s could not be revoked, and works until %s: %s",
                 live.session.session_key_eoa,
                 live.session.expires_at,
-                error.message,
+                describe_problem(error),
             )
 
     async def sign_user_operation(

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from dan_async.deadline import cancel_and_wait
-from dan_async.errors import ConfigurationError, DanError, SessionExpiredError
+from dan_async.errors import ConfigurationError, SessionExpiredError
+from dan_async.jobs.keeping import describe_problem
 from dan_async.jobs.sign_message import Message
 from dan_async.session import DanModuleInfo
 from dan_async.types import Clock, Hex
@@ -53,7 +54,7 @@ class LiveSession:
                 "the session has no expiry", hint="Keep all its fields: to_dict(extended=True)"
             )
         self.session = session
-        self.failure: DanError | None = None
+        self.failure: Exception | None = None
         self.is_revoked = False
         self._client = client
         self._renew = renew
@@ -129,10 +130,12 @@ class LiveSession:
                 continue
             try:
                 self.session = await renew(self.session)
-            except DanError as error:
+            except Exception as error:  # noqa: BLE001 - a store or an owner of the caller's own may raise any
                 self.failure = error
                 _log.warning(
-                    "the session could not be renewed, %.0f s before its end: %s", left_s, error.message
+                    "the session could not be renewed, %.0f s before its end: %s",
+                    left_s,
+                    describe_problem(error),
                 )
                 await asyncio.sleep(min(pause_s, _LONGEST_PAUSE_S))
                 pause_s *= 2

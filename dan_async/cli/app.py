@@ -75,6 +75,11 @@ _WORDS: Mapping[str, str] = {
 _WORD = re.compile("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in sorted(_WORDS, reverse=True)))
 
 
+def _in_words(text: str) -> str:
+    """Return a text of the package's with the command line's words for its names."""
+    return _WORD.sub(lambda found: _WORDS[found[0]], text)
+
+
 class _Commands(TyperGroup):
     """Imports a command when it is called for; until then, its name and a line of help are all there is."""
 
@@ -159,8 +164,10 @@ def _report(error: Exception) -> int:
     if isinstance(error, DanError):
         is_input = isinstance(error, ConfigurationError)
         is_in_file = isinstance(error, NetworkFileError)
-        hint = error.hint if is_in_file else _WORD.sub(lambda found: _WORDS[found[0]], error.hint)
+        hint = error.hint if is_in_file else _in_words(error.hint)
         text = str(error).replace(error.hint, hint) if hint else str(error)
+        for note_of_it in getattr(error, "__notes__", ()):  # such as that a key was made all the same
+            text = f"{text.rstrip('.')}. {_in_words(note_of_it)}"
         note(f"error: {mask_keys(text) if is_input else text}")
         return WRONG_INPUT if is_input else FAILED
     if isinstance(error, _UsageError):

@@ -9,14 +9,14 @@ import secrets
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from attrs import asdict
 
-from dan_async.cli.options import DEVNET_CHAIN_ID, DevnetOptions, write_new
+from dan_async.cli.options import DEVNET_CHAIN_ID, DevnetOptions
 from dan_async.cli.screen import Stopped, log_lines, mask_keys, note, progress, result, run_until_signal
+from dan_async.cli.session_file import write_new
 from dan_async.errors import ConfigurationError, DanError
 from dan_async.network_file import NetworkFile
 
@@ -120,7 +120,7 @@ def run_until_stopped(net: Devnet, chain: LocalChain | None, options: DevnetOpti
 async def _serve(net: Devnet, chain: LocalChain | None, options: DevnetOptions) -> None:
     try:
         with progress(f"Starting {net.threshold.n} nodes …"):
-            await _start(net, options.storage, options.port)
+            await _start(net, options.port)
         if chain is not None:
             with progress("Starting Anvil and Alto …"):
                 await chain.start()
@@ -144,7 +144,7 @@ async def _serve(net: Devnet, chain: LocalChain | None, options: DevnetOptions) 
             await net.aclose()
 
 
-async def _start(net: Devnet, storage: Path | None, port: int | None) -> None:
+async def _start(net: Devnet, port: int | None) -> None:
     try:
         await net.start()
     except DanError:
@@ -155,12 +155,7 @@ async def _start(net: Devnet, storage: Path | None, port: int | None) -> None:
                 f"--port: one of the ports {port} to {port + net.threshold.n} is in use",
                 hint="Name another one",
             ) from error
-        if storage is None:
-            raise DanError(f"the devnet could not start: {error.strerror}") from error
-        raise ConfigurationError(
-            f"--storage: cannot use {mask_keys(str(storage))}: {error.strerror}",
-            hint="Name a folder that you may write to",
-        ) from error
+        raise DanError(f"the devnet could not start: {error.strerror}") from error
 
 
 def _announce(net: Devnet, chain: LocalChain | None, options: DevnetOptions) -> None:

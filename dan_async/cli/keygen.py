@@ -155,7 +155,9 @@ def keygen(
         raise ConfigurationError("--reference is for --store URL", hint="Leave it out, or name the store")
     timeouts = choose_timeouts(timeout)
     with ExitStack() as stack:
-        write = stack.enter_context(reserve(out.output, force=out.force)) if out.output is not None else None
+        write = None
+        if out.output is not None:
+            write = stack.enter_context(reserve(out.output, force=out.force, is_stored=bool(store.url)))
         open_wallet = wallet.choose(throwaway=_THROWAWAY if chosen.is_devnet else "")
         open_store = store.choose(may_make=True) if store.url else None
         if chosen.is_devnet:

@@ -33,6 +33,7 @@ from dan_async.cli.screen import (
     read_text,
     verbosity,
 )
+from dan_async.cli.session_file import write_new
 from dan_async.config import DEFAULT_THRESHOLD, MAX_PARTIES, NodeEndpoint, Threshold, Timeouts, check_url
 from dan_async.crypto.address import parse_address
 from dan_async.errors import ConfigurationError, InvalidFieldError
@@ -300,10 +301,16 @@ def _key_beside(file: Path) -> Path:
 
 
 def _make_key(beside: Path) -> KeySource:
-    write_new(beside, StoreKey.generate().to_text() + "\n", what="the store's key")
-    note(
-        f"The store's key was made and written to {beside}: keep it, and keep it apart from backups of the store."
-    )
+    try:
+        write_new(beside, StoreKey.generate().to_text() + "\n", what="the store's key")
+    except ConfigurationError:
+        if not beside.exists():
+            raise
+        # Another program, which began to use the same new store, was faster.
+    else:
+        note(
+            f"The store's key was made and written to {beside}: keep it, and keep it apart from backups of the store."
+        )
     return keys_from_file(beside)
 
 
@@ -325,22 +332,6 @@ async def record_of_session(store: SessionStore, session: DanSessionKeyPayload) 
         if record.session == session:
             return record.record_id
     return None
-
-
-def write_new(path: Path, text: str, *, what: str) -> None:
-    """Write a secret to a new file that only its owner can read."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            path.unlink()  # or the next command would take an empty file for a key
-            raise
-    except OSError as error:
-        raise ConfigurationError(f"{what} cannot be written to {path}: {error.strerror}") from None
 
 
 # --- the wallet -------------------------------------------------------------------------------------------------------

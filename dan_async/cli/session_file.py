@@ -1,4 +1,4 @@
-"""One session, shown to its user, or written to a file: whole or not at all, readable by its owner alone."""
+"""One session, shown to its user; files of it and of other secrets, whole or not at all, readable by their owner alone."""
 
 from __future__ import annotations
 
@@ -68,12 +68,13 @@ def session_in(option: str, entry: Mapping[str, Any], kind: type[S]) -> S:
 
 
 @contextmanager
-def reserve(path: Path, *, force: bool = False) -> Iterator[Callable[[str], None]]:
+def reserve(path: Path, *, force: bool = False, is_stored: bool = False) -> Iterator[Callable[[str], None]]:
     """
     Reserve a file for a secret before a network or a wallet is asked for anything, so that a wrong path costs no session.
 
     The context's function writes the text to a temporary file of mode 0600 beside the target, and moves it into place in one
-    step. Until then the target is untouched, and whatever happens the temporary file goes away.
+    step. Until then the target is untouched, and whatever happens the temporary file goes away. Its error says whether the
+    session is lost with it: not if it *is_stored*.
     """
     shown = mask_keys(str(path))
     target = _resolve(path, shown)
@@ -100,20 +101,13 @@ def reserve(path: Path, *, force: bool = False) -> Iterator[Callable[[str], None
 
     def write(text: str) -> None:
         try:
-            with temporary.open("r+", encoding="utf-8") as file:
-                file.write(text)
-                file.truncate()
-                file.flush()
-                os.fsync(file.fileno())
-            if force:
-                temporary.replace(target)
-            else:
-                _place(temporary, target)
-            _sync_folder(target.parent)
+            _write(temporary, text, target, force=force)
         except OSError as error:
+            left = "It is in the store" if is_stored else "It was made, and is lost"
+            again = "dan-async sessions export" if is_stored else "the command again"
             raise DanError(
-                f"the session was made but could not be written to {shown}: {error.strerror}",
-                hint="It is lost. Remove the cause and run the command again",
+                f"the session could not be written to {shown}: {error.strerror}",
+                hint=f"{left}. Remove the cause and run {again}",
             ) from error
 
     try:
@@ -137,6 +131,33 @@ def _resolve(path: Path, shown: str) -> Path:
     if not stat.S_ISREG(mode):
         raise ConfigurationError(f"--output: {shown} is not a regular file")
     return target
+
+
+def write_new(path: Path, text: str, *, what: str) -> None:
+    """Write a secret to a new file that only its owner can read: whoever finds the file finds all of it."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=".dan-async-", dir=path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            _write(temporary, text, path, force=False)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{what} cannot be written to {path}: {error.strerror}") from None
+
+
+def _write(temporary: Path, text: str, target: Path, *, force: bool) -> None:
+    with temporary.open("r+", encoding="utf-8") as file:
+        file.write(text)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+    if force:
+        temporary.replace(target)
+    else:
+        _place(temporary, target)
+    _sync_folder(target.parent)
 
 
 def _place(temporary: Path, target: Path) -> None:

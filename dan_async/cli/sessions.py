@@ -171,7 +171,7 @@ def export_sessions(
         return [json.dumps(fields if reveal else masked(fields)) for fields in every]
 
     with ExitStack() as stack:
-        write = None if output is None else stack.enter_context(reserve(output, force=force))
+        write = None if output is None else stack.enter_context(reserve(output, force=force, is_stored=True))
         lines = _with_store(store, collect)
         if write is None:
             for line in lines:

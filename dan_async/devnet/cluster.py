@@ -6,7 +6,8 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -296,6 +297,7 @@ class Devnet:
         Raises:
             ClientClosedError: The devnet was closed; its ports are gone.
             NodeError: A node's process could not start.
+            InvalidFieldError: *storage* is no folder in which files can be made.
             ShareStoreError: What a node stored cannot be read, or another devnet uses the folder.
         """
         async with self._starting:
@@ -400,7 +402,8 @@ class Devnet:
         if self._storage is not None:
             nodes = [reservation.port for reservation in self._reservations[: self.threshold.n]]
             gateway = self._reservations[self.threshold.n].port if self._gateways else 0
-            (self._storage / "ports.json").write_text(json.dumps([gateway, *nodes]))
+            with _storing():
+                (self._storage / "ports.json").write_text(json.dumps([gateway, *nodes]))
 
     def _folder(self, index: int) -> Path | None:
         root = self._storage if self._temporary is None else Path(self._temporary.name)
@@ -432,4 +435,17 @@ class Devnet:
 
 
 def _identity_in(folder: Path | None) -> NodeIdentity:
-    return NodeIdentity.generate() if folder is None else NodeIdentity.load_or_create(folder / "identity")
+    if folder is None:
+        return NodeIdentity.generate()
+    with _storing():
+        return NodeIdentity.load_or_create(folder / "identity")
+
+
+@contextmanager
+def _storing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidFieldError(
+            "storage", f"cannot be used: {error.strerror}", hint="Name a folder that you may write to"
+        ) from error

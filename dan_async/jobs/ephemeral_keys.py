@@ -17,7 +17,7 @@ from dan_async._values import check_instance, check_text, duration_s
 from dan_async.config import Threshold, Timeouts
 from dan_async.crypto.ephemeral_key import EphemeralKey
 from dan_async.deadline import Deadline
-from dan_async.errors import DeadlineExceededError, InvalidFieldError, RecordConflictError
+from dan_async.errors import DeadlineExceededError, InvalidFieldError, RecordConflictError, StoreError
 from dan_async.jobs.keeping import SessionKeeper
 from dan_async.network import AuthModule, EphemeralKeyChange, EphemeralKeyReport, Network, network_time
 from dan_async.protocols.fields import new_request_id
@@ -173,7 +173,7 @@ async def rotate_stored_session(
 
     try:
         await keeper.in_time(keep(), "storing the session", deadline, record_id)
-    except DeadlineExceededError as error:
+    except (StoreError, DeadlineExceededError) as error:
         error.add_note(
             "The nodes accept a new ephemeral key, which may not be stored. The old one works as before."
         )
@@ -213,7 +213,7 @@ async def revoke_stored_session(
 
     try:
         return await keeper.in_time(keep(), "storing that it is revoked", deadline, record_id)
-    except DeadlineExceededError as error:
+    except (StoreError, DeadlineExceededError) as error:
         error.add_note("The nodes have revoked the ephemeral key. Call again, so that its record says so.")
         raise
 

@@ -504,13 +504,15 @@ def taken(record_id: str | None = None) -> RecordConflictError:
 _CLOCK_TOLERANCE_MS = 60_000
 
 
-def check_clock(now: float, newest_ms: int | None) -> None:
+def check_clock(now: float, newest_id: str, newest_ms: int) -> None:
     """Refuse to call anything expired by a clock that is behind the newest record; *now* is in Unix seconds."""
-    if newest_ms is not None and now * 1000 + _CLOCK_TOLERANCE_MS < newest_ms:
-        behind_s = (newest_ms - now * 1000) / 1000
+    if now * 1000 + _CLOCK_TOLERANCE_MS < newest_ms:
+        behind_s = newest_ms / 1000 - now
         raise StoreClockError(
             f"the clock is {behind_s:.0f} s behind the newest record, so nothing can be called expired",
-            hint="The clock was set back, or was wrong when that record was written; set it and try again",
+            hint="Set the clock. If it is right, it was wrong when that record was written: replace the record by itself"
+            " with the updated_at of now, or delete it",
+            request_id=newest_id,
         )
 
 
@@ -610,7 +612,8 @@ class MemorySessionStore(SessionStore):
         return len(ended)
 
     def _check_clock(self, now: float) -> None:
-        check_clock(now, max((record.updated_at for record in self._records.values()), default=None))
+        for newest in heapq.nlargest(1, self._records.values(), key=lambda record: record.updated_at):
+            check_clock(now, newest.record_id, newest.updated_at)
 
     async def aclose(self) -> None:
         """Do nothing: the records stay with the object."""

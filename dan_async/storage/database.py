@@ -6,12 +6,14 @@ import asyncio
 import os
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import sqlalchemy as sa
 import sqlalchemy.exc as sa_errors
@@ -19,7 +21,7 @@ from attrs import define
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from dan_async._values import check_instance
-from dan_async.deadline import Deadline, cancel_and_wait
+from dan_async.deadline import Deadline
 from dan_async.errors import (
     ClientClosedError,
     InvalidFieldError,
@@ -63,8 +65,12 @@ def parse_url(text: str) -> sa.URL:
 READS_ONLY = "dan_reads_only"
 
 
-def make_engine(url: sa.URL, *, lock_wait_s: float) -> AsyncEngine:
-    """Make an engine, which connects to nothing yet; *lock_wait_s* is how long to wait for somebody else's lock."""
+def make_engine(url: sa.URL, *, lock_wait_s: float, threads: WeakSet[threading.Thread]) -> AsyncEngine:
+    """
+    Make an engine, which connects to nothing yet; *lock_wait_s* is how long to wait for somebody else's lock.
+
+    The driver of SQLite has a thread for each connection: they are noted in *threads*.
+    """
     if url.drivername.startswith("sqlite"):
         require_extra("aiosqlite", extra="storage", purpose="A store in SQLite")
         # Each connection has a thread and a page cache; more of them would not make one file any faster.
@@ -72,7 +78,8 @@ def make_engine(url: sa.URL, *, lock_wait_s: float) -> AsyncEngine:
         path = _path_of(url)
         if url.database == ":memory:":
             pool = {}
-        engine = create_async_engine(url, connect_args={"timeout": lock_wait_s}, **pool)
+        options = {"timeout": lock_wait_s, "factory": partial(_made_in, threads)}
+        engine = create_async_engine(url, connect_args=options, **pool)
         if path is not None:
             _SameFile(path).watch(engine.sync_engine)
         sa.event.listen(engine.sync_engine, "connect", partial(_prepare_sqlite, lock_wait_s))
@@ -93,6 +100,12 @@ def make_engine(url: sa.URL, *, lock_wait_s: float) -> AsyncEngine:
     )
 
 
+def _made_in(threads: WeakSet[threading.Thread], *args: Any, **options: Any) -> sqlite3.Connection:
+    """Make a connection in a thread of the driver's, and note the thread."""
+    threads.add(threading.current_thread())
+    return sqlite3.Connection(*args, **options)
+
+
 #: How long a connection may take to close, in seconds; then it is cut.
 _GOODBYE_S = 0.5
 
@@ -110,11 +123,14 @@ class Database:
     An engine of which every use ends in time.
 
     A use whose connection breaks, or gets no answer, is tried once more over a new connection. Its caller may be cancelled
-    at any time and does not wait for the connection that it leaves behind.
+    at any time and does not wait for the connection that it leaves behind: one to a server is broken off, one to a file ends
+    by itself, as nothing can break off what the driver's thread does.
     """
 
     def __init__(self, url: sa.URL, *, lock_wait_s: float, answer_wait_s: float) -> None:
-        self.engine = make_engine(url, lock_wait_s=lock_wait_s)
+        self._threads: WeakSet[threading.Thread] = WeakSet()
+        self.engine = make_engine(url, lock_wait_s=lock_wait_s, threads=self._threads)
+        self._is_file = self.engine.dialect.name == "sqlite"
         self._limit_s = lock_wait_s + answer_wait_s
         self._uses: dict[asyncio.Task[Any], _Held] = {}
         self._is_closed = False
@@ -144,14 +160,19 @@ class Database:
         self._is_closed = True
         for use in self._uses.items():
             self._leave(*use)
-        await cancel_and_wait(self._uses)
+        if self._uses:
+            await asyncio.wait(self._uses)
         while True:
             try:
                 async with asyncio.timeout(_GOODBYE_S):
                     await self.engine.dispose()
             except TimeoutError:
                 continue  # it cut the connection that did not answer; the others are left
-            return
+            break
+        for thread in list(self._threads):
+            # That of a connection that could not be made is about to end, and says so to the event loop.
+            if thread.is_alive():
+                await asyncio.to_thread(thread.join, _GOODBYE_S)
 
     async def _try_twice(self, work: Callable[[AsyncConnection], Awaitable[T]], held: _Held) -> T:
         try:
@@ -181,8 +202,9 @@ class Database:
     def _leave(self, task: asyncio.Task[Any], held: _Held) -> None:
         """End a use that nobody waits for any more."""
         held.is_left = True
-        task.cancel()
-        asyncio.get_running_loop().call_later(_GOODBYE_S, self._cut, held)
+        if not self._is_file:
+            task.cancel()
+            asyncio.get_running_loop().call_later(_GOODBYE_S, self._cut, held)
 
     def _cut(self, held: _Held) -> None:
         """Break a connection that is not given back: SQLAlchemy waits for the server to roll back, even when cancelled."""

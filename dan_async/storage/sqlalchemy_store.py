@@ -26,7 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from dan_async._values import check_instance, check_number, check_reference, check_seconds, setting
-from dan_async.deadline import OneLoop, cancel_and_wait
+from dan_async.deadline import OneLoop, cancel_and_wait, carry_through
 from dan_async.errors import (
     ClientClosedError,
     InvalidFieldError,
@@ -85,6 +85,9 @@ _MOST_TOGETHER = 256
 #: How many commits run at the same time at most, and after how many seconds without an answer the next one begins.
 _MOST_AT_ONCE = 4
 _STUCK_S = 1.0
+#: The record that was changed last.
+_NEWEST = sa.select(sessions_table).order_by(sessions_table.c.updated_at.desc()).limit(1)
+
 #: How often a change is tried when the record keeps its state and is written by others meanwhile.
 _TRIES = 5
 
@@ -188,13 +191,12 @@ class SQLAlchemyStore(SessionStore):
                     await asyncio.to_thread(make_file, self._url)
             if not await self._database.use(self._is_up_to_date):
                 await self._database.use(self._bring_up_to_date)
-            newest = sa.select(sessions_table).order_by(sessions_table.c.updated_at.desc()).limit(1)
-            rows = await self._fetch(newest)
-            if rows:
-                self._sealer.last_used = rows[0].key_id
-                # A record that was changed says nothing against the key; whoever reads the record gets the error.
-                with suppress(StoreTamperedError):
-                    await self._sealer.open(_sealed(rows[0]))
+            rows = await self._fetch(_NEWEST)
+            # A record that was changed says nothing against the key; whoever reads the record gets the error.
+            with suppress(StoreTamperedError):
+                for sealed in map(_sealed, rows):
+                    self._sealer.last_used = sealed.key_id
+                    await self._sealer.open(sealed)
             await self._sealer.current_key_id()
             self._is_open = True
 
@@ -216,7 +218,7 @@ class SQLAlchemyStore(SessionStore):
         try:
             await self._writer.aclose(self._answer_wait_s)
         finally:
-            await self._database.aclose()
+            await carry_through(self._database.aclose())
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -355,8 +357,10 @@ class SQLAlchemyStore(SessionStore):
 
     async def _check_clock(self) -> None:
         await self.open()
-        (row,) = await self._fetch(sa.select(sa.func.max(sessions_table.c.updated_at)))
-        check_clock(self._clock(), row[0])
+        rows = await self._fetch(_NEWEST)
+        with suppress(StoreTamperedError):  # one that was changed says nothing of the clock
+            for newest in map(_sealed, rows):
+                check_clock(self._clock(), newest.record_id, newest.updated_at)
 
     async def rotate_keys(self) -> int:
         """
@@ -405,8 +409,18 @@ def _conditions(where: SessionFilter) -> list[sa.ColumnElement[bool]]:
     return found
 
 
+#: The types of a row's values, which SQLite leaves to whoever writes them.
+_KINDS = {
+    column.name: (column.type.python_type, type(None)) if column.nullable else (column.type.python_type,)
+    for column in sessions_table.c
+}
+
+
 def _sealed(row: sa.Row[Any]) -> SealedRecord:
-    return SealedRecord(**{column.name: getattr(row, column.name) for column in fields(SealedRecord)})
+    sealed = SealedRecord(**{column.name: getattr(row, column.name) for column in fields(SealedRecord)})
+    if not all(isinstance(getattr(row, name), kinds) for name, kinds in _KINDS.items()):
+        raise _tampered(sealed)
+    return sealed
 
 
 #: Writes a record if it is still the version that was read. Made once: building it costs more than encrypting a record.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import itertools
 import json
@@ -23,6 +24,8 @@ import pytest
 from dan_async import DanSessionKeyPayload, LocalWallet
 from dan_async.cli.options import PRIVATE_KEY_VARIABLE
 from dan_async.devnet import Delay, Devnet
+from dan_async.errors import StoreUnavailableError
+from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from tests.cli.conftest import Run, command
 from tests.helpers import Do
 
@@ -386,6 +389,31 @@ def test_a_keygen_that_came_to_no_end_says_how_to_go_on(
     )
     taken = run(*options, "--reference", "agent")
     assert "Choose another --reference" in taken.error
+
+
+def test_a_store_that_fails_when_the_key_is_made_says_so(run: Run, tmp_path: Path) -> None:
+    """The store's own error would have its reader make a second key."""
+    full = mock.patch.object(
+        SQLAlchemyStore, "replace", side_effect=StoreUnavailableError("the disk is full")
+    )
+    with full:
+        failed = run(*DEVNET, "--store", f"sqlite:///{tmp_path}/keys.db")
+    assert failed.code == 1
+    assert "error: the disk is full. The session key 0x" in failed.err
+    assert "dan-async sessions recover makes it so" in failed.err
+
+
+def test_a_file_that_cannot_be_written_loses_no_session_of_a_store(run: Run, tmp_path: Path) -> None:
+    """The command, run again, would make a second key; what is to be run is the other one."""
+    store, output = f"sqlite:///{tmp_path}/keys.db", str(tmp_path / "session.json")
+    broken = mock.patch.object(Path, "replace", side_effect=OSError(errno.EIO, "Input/output error"))
+    with broken:
+        made = run(*DEVNET, "--store", store, "--output", output, "--force")
+    assert "error: the session could not be written" in made.err
+    assert "It is in the store. Remove the cause and run dan-async sessions export" in made.err
+    with broken:
+        exported = run("sessions", "export", "--store", store, "--output", output, "--force")
+    assert "It is in the store" in exported.error
 
 
 def test_an_interrupted_keygen_with_a_store_says_how_to_go_on(tmp_path: Path) -> None:

@@ -10,8 +10,7 @@ from unittest import mock
 
 import pytest
 
-from dan_async.cli.options import write_new
-from dan_async.cli.session_file import reserve
+from dan_async.cli.session_file import reserve, write_new
 from dan_async.errors import ConfigurationError, DanError
 
 
@@ -110,16 +109,18 @@ def test_does_not_overwrite_without_hard_links_either(tmp_path: Path) -> None:
     assert target.read_text() == "somebody else's"
 
 
-def test_a_full_disk_is_reported_without_the_text(tmp_path: Path) -> None:
-    """The error says what happened, that the session is lost, and never what it was."""
+@pytest.mark.parametrize(("is_stored", "left"), [(False, "is lost"), (True, "is in the store")])
+def test_a_full_disk_is_reported_without_the_text(tmp_path: Path, is_stored: bool, left: str) -> None:
+    """The error says what happened, whether the session is lost, and never what it was."""
     full = OSError(errno.ENOSPC, "No space left on device")
     with (
         pytest.raises(DanError, match=r"could not be written .*No space left") as caught,
         mock.patch("os.fsync", side_effect=full),
-        reserve(tmp_path / "session.json") as write,
+        reserve(tmp_path / "session.json", is_stored=is_stored) as write,
     ):
         write("the secret")
     assert "the secret" not in str(caught.value)
+    assert left in caught.value.hint
     assert _names(tmp_path) == []
 
 
@@ -144,6 +145,19 @@ def test_a_key_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     ):
         write_new(tmp_path / "owner.key", "the key", what="the key")
     assert _names(tmp_path) == []
+
+
+def test_a_key_is_found_whole_or_not_at_all(tmp_path: Path) -> None:
+    """By another program that looks for it meanwhile, and after a kill."""
+    key, found = tmp_path / "keys.db.key", []
+    with mock.patch("os.fsync", side_effect=lambda _: found.append(key.exists() and key.read_text())):
+        write_new(key, "the key", what="the key")
+    assert found == [False, "the key"]  # the content was flushed, then the name
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    with pytest.raises(ConfigurationError, match="exists"):
+        write_new(key, "another one", what="the key")
+    assert key.read_text() == "the key"
+    assert _names(tmp_path) == ["keys.db.key"]
 
 
 def test_a_working_folder_that_is_gone_is_wrong_input(

@@ -14,6 +14,7 @@ from select import select
 import pytest
 
 from dan_async.cli.__main__ import main
+from dan_async.cli.session_file import write_new
 from dan_async.devnet import Devnet
 from dan_async.session import DanModuleInfo
 from dan_async.storage import FixedKeys, StoredSession, StoreKey
@@ -376,3 +377,22 @@ def test_a_store_without_its_key_is_refused(
     )
     monkeypatch.setenv("DAN_ASYNC_STORE_PASSPHRASE", "correct horse")
     assert "key" in run("sessions", "list", *STORE).err
+
+
+def test_a_key_that_another_program_made_meanwhile_is_the_stores(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both began to use one new store at once."""
+    monkeypatch.delenv("DAN_ASYNC_STORE_KEY", raising=False)
+    (tmp_path / "none.json").write_text("")
+
+    def write_first(path: Path, text: str, *, what: str) -> None:
+        write_new(path, KEY.to_text(), what=what)
+        write_new(path, text, what=what)
+
+    monkeypatch.setattr("dan_async.cli.options.write_new", write_first)
+    finished = run(
+        "sessions", "import", str(tmp_path / "none.json"), "--store", f"sqlite:///{tmp_path}/new.db"
+    )
+    assert (finished.code, finished.err) == (0, "0 imported, 0 in the store already\n"), finished
+    assert (tmp_path / "new.db.key").read_text() == KEY.to_text()

@@ -59,6 +59,14 @@ def test_other_arguments_are_checked_when_it_is_made(given):
         Devnet(2, 2, **given)
 
 
+async def test_storage_must_be_a_folder(tmp_path):
+    """A file, and a path below one, are told by their parameter's name."""
+    (tmp_path / "file").touch()
+    for storage in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(InvalidFieldError, match="storage cannot be used: Not a directory"):
+            await Devnet(2, 2, storage=storage).start()
+
+
 def test_a_clock_cannot_be_given_to_other_processes():
     """It would be ignored there, silently."""
     with pytest.raises(InvalidFieldError, match="clock"):

@@ -15,7 +15,13 @@ from attrs import evolve
 from dan_async import DanClient, EphemeralKey, GatewayNetwork, LocalWallet, NodeNetwork, Threshold
 from dan_async.config import Timeouts
 from dan_async.devnet import Devnet, NodeLimits
-from dan_async.errors import DeadlineExceededError, EphemeralKeyRefusedError, NodeCode, RecordConflictError
+from dan_async.errors import (
+    DeadlineExceededError,
+    EphemeralKeyRefusedError,
+    NodeCode,
+    RecordConflictError,
+    StoreUnavailableError,
+)
 from dan_async.protocols import node as node_1
 from dan_async.storage import FixedKeys, KeygenIntent, MemorySessionStore, StoredSession, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
@@ -293,6 +299,30 @@ async def test_of_two_rotations_at_once_one_is_kept(devnet: Devnet) -> None:
         assert len(stored) == 2
         assert before in stored
         assert kept.session in stored
+
+
+@pytest.mark.parametrize(
+    ("job", "note"), [("revoke", "revoked the ephemeral"), ("rotate", "The old one works")]
+)
+async def test_a_store_that_fails_after_the_nodes_says_what_they_did(
+    devnet: Devnet, job: str, note: str
+) -> None:
+    """Its own error says that nothing was changed, which is true of the store alone."""
+
+    class Full(MemorySessionStore):
+        async def replace(self, record: StoredSession, *, expected: Any) -> None:
+            if record.state == "revoked" or len(self._records) > 1:
+                raise StoreUnavailableError("the disk is full")
+            await super().replace(record, expected=expected)
+
+    store, owner = Full(), LocalWallet(KEY)
+    async with client(devnet, store) as dan:
+        await dan.generate_session_key(wallet=owner, chain_id=1)
+        (record,) = [record async for record in store.find()]
+        call = dan.revoke_stored_session if job == "revoke" else dan.rotate_stored_session
+        with pytest.raises(StoreUnavailableError) as caught:
+            await call(record.record_id, wallet=owner)
+    assert note in "".join(getattr(caught.value, "__notes__", []))
 
 
 class StallingStore(MemorySessionStore):

@@ -30,7 +30,8 @@ from dan_async.errors import (
     WalletRefusedError,
 )
 from dan_async.live_session import LiveSession
-from dan_async.storage import MemorySessionStore
+from dan_async.storage import MemorySessionStore, StoredSession
+from dan_async.types import RequestId
 from tests.helpers import ManualClock, no_leaks, run_in_virtual_time
 from tests.stored import session
 
@@ -71,7 +72,10 @@ class TestRenewal:
         assert [at for at, _ in seen[:-1]] == [3000, 6000, 9000]
         assert seen[-1].session is seen[-2][1]
 
-    def test_a_failure_is_tried_again(self) -> None:
+    @pytest.mark.parametrize(
+        "failure", [QuorumError("no", threshold=2, outcomes=[]), OSError("a store of the caller's own")]
+    )
+    def test_a_failure_is_tried_again(self, failure: Exception) -> None:
         """With pauses that grow; meanwhile the old session is there, and why it failed."""
         seen: list[Any] = []
         tries: list[float] = []
@@ -79,7 +83,7 @@ class TestRenewal:
         async def renew(old: DanModuleInfo, clock: ManualClock) -> DanModuleInfo:
             tries.append(clock() - START)
             if len(tries) < 4:
-                raise QuorumError("no", threshold=2, outcomes=[])
+                raise failure
             return session(expires_at=int(clock()) + 3600)
 
         self.keep(renew, lasts_s=3100, seen=seen)
@@ -223,6 +227,20 @@ async def test_a_session_that_cannot_be_revoked(over: str, caplog: pytest.LogCap
             assert not live.is_revoked
             assert isinstance(live.failure, QuorumError if over == "nodes" else InvalidFieldError)
             assert f"{live.session.session_key_eoa} could not be revoked" in caplog.text
+
+
+async def test_a_store_that_fails_hides_no_error_of_the_block() -> None:
+    """Whatever a store of the caller's own raises when the session is to be revoked, it is noted."""
+
+    class Broken(MemorySessionStore):
+        async def get(self, record_id: RequestId) -> StoredSession | None:
+            raise OSError("no such disk")
+
+    async with Devnet(2, 2) as net, DanClient(net.network(), store=Broken()) as dan:
+        with pytest.raises(LookupError):
+            async with dan.session(wallet=WALLET, chain_id=1) as live:
+                raise LookupError
+        assert isinstance(live.failure, OSError)
 
 
 async def test_many_messages() -> None:

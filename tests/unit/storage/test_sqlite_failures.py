@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,10 @@ from dan_async.errors import (
     StoreTamperedError,
     StoreUnavailableError,
 )
-from dan_async.storage import FixedKeys
+from dan_async.storage import FixedKeys, StoreKey
 from dan_async.storage.database import _prepare_sqlite, _use_write_ahead_log
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
-from tests.stored import active
+from tests.stored import NOW, active
 from tests.unit.storage.conftest import KEY
 
 OpenStore = Callable[..., SQLAlchemyStore]
@@ -69,7 +72,7 @@ import asyncio, resource, signal, sys
 from dan_async.errors import StoreUnavailableError
 from dan_async.storage import FixedKeys, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
-from tests.stored import active
+from tests.stored import NOW, active
 
 async def main():
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -234,7 +237,7 @@ _SAVES_FOR_EVER = """
 import asyncio, sys
 from dan_async.storage import FixedKeys, StoreKey
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
-from tests.stored import active
+from tests.stored import NOW, active
 
 async def main():
     store = SQLAlchemyStore(sys.argv[1], FixedKeys([StoreKey("first", bytes([1]) * 32)]))
@@ -322,3 +325,81 @@ def test_the_busy_timeout_comes_before_the_journal_mode() -> None:
 
     _prepare_sqlite(2.5, Connection(), None)
     assert asked[:2] == ["PRAGMA busy_timeout=2500", "PRAGMA journal_mode=WAL"]
+
+
+@pytest.mark.parametrize(
+    "damage", ["body = 5", "owner = x'ff'", "record_id = x'00'", "updated_at = 'abc'", "version = 'abc'"]
+)
+async def test_a_value_of_another_type_is_a_record_that_was_changed(
+    open_store: OpenStore, tmp_path: Path, damage: str
+) -> None:
+    """SQLite keeps whatever is put into a column; the store opens, and says so of the record alone."""
+    first = open_store()
+    await first.save(active(reference="damaged"))
+    await first.save(other := active(at=NOW - 1))
+    await first.aclose()
+    file = sqlite3.connect(tmp_path / "keys.db")
+    file.execute(f"UPDATE dan_sessions SET {damage} WHERE reference = 'damaged'")
+    file.commit()
+    file.close()
+    store = open_store(StoreKey("new", b"\x02" * 32), KEY)
+    assert await store.get(other.record_id) == other
+    for call in (store.get_by_reference("damaged"), store.list_page(), store.rotate_keys()):
+        with pytest.raises(StoreTamperedError):
+            await call
+    assert await store.purge_expired() == 0
+
+
+class SlowThread(logging.Handler):
+    """Has the driver's threads take their time for each step."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def slow_threads(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    logger, handler = logging.getLogger("aiosqlite"), SlowThread()
+    caplog.set_level(logging.DEBUG, logger.name)
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("slow_threads")
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("meanwhile", ["nothing", "its caller is cancelled", "closing is cancelled"])
+def test_a_closed_store_leaves_no_thread_at_work(tmp_path: Path, meanwhile: str, steps: int) -> None:
+    """Whatever it was doing: a thread that answers a loop that has ended can only fail."""
+
+    async def main() -> None:
+        store = SQLAlchemyStore(f"sqlite:///{tmp_path}/keys.db", FixedKeys([KEY]))
+        saving = asyncio.create_task(store.save(active()))
+        await asyncio.sleep(0.03 * steps)
+        if meanwhile == "its caller is cancelled":
+            saving.cancel()
+            await asyncio.sleep(0)
+        closing = asyncio.create_task(store.aclose())
+        if meanwhile == "closing is cancelled":
+            await asyncio.sleep(0.01)
+            closing.cancel()
+        await asyncio.gather(saving, closing, return_exceptions=True)
+
+    before = threading.enumerate()
+    asyncio.run(main())
+    assert not [thread for thread in threading.enumerate() if thread not in before]
+
+
+@pytest.mark.usefixtures("slow_threads")
+def test_a_file_that_cannot_be_opened_leaves_no_thread_at_work() -> None:
+    """The driver's thread has a last word to say after the error."""
+
+    async def main() -> None:
+        async with SQLAlchemyStore("sqlite:////no/such/folder/keys.db", FixedKeys([KEY])):
+            pass
+
+    before = threading.enumerate()
+    with pytest.raises(StoreUnavailableError):
+        asyncio.run(main())
+    assert not [thread for thread in threading.enumerate() if thread not in before]

@@ -216,6 +216,21 @@ class TestSessionStore:
         assert changed.updated_at == ended.updated_at
         assert await store.get(later.record_id) == later
 
+    async def test_a_record_from_the_future_is_named_and_can_be_mended(
+        self, store: SessionStore, clock: ManualClock
+    ) -> None:
+        """Whoever has set the clock right again is not to wait until it has caught up."""
+        ended, ahead = active(expires_at=int(NOW) - 100), active(at=NOW + 31_536_000)
+        await store.save(ended)
+        await store.save(ahead)
+        with pytest.raises(StoreClockError, match="with the updated_at of now") as caught:
+            await store.purge_expired()
+        assert caught.value.request_id == ahead.record_id
+        mended = evolve(ahead, updated_at=int(NOW * 1000))
+        await store.replace(mended, expected="active")
+        assert await store.purge_expired() == 1
+        assert [record async for record in store.find()] == [mended]
+
     async def test_closing_twice_is_fine(self, store: SessionStore) -> None:
         """Whoever closes need not know who else did."""
         await store.aclose()
