@@ -218,6 +218,12 @@ def check_seconds(field: str, value: object, *, most: float = math.inf) -> float
     return float(value)
 
 
+def check_not_milliseconds(field: str, moment: int | None) -> None:
+    """Refuse a time in Unix seconds that can only have been meant in milliseconds; 2**48 - 1 is a usual way to say never."""
+    if moment is not None and 10**11 <= moment < 2**48 - 1:
+        raise InvalidFieldError(field, "must be in Unix seconds, and looks like milliseconds")
+
+
 def check_rate(field: str, value: object) -> float:
     """Check how many of something there may be in a second."""
     try:

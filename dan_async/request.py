@@ -20,6 +20,7 @@ from dan_async._values import (
     check_instance,
     check_int,
     check_mapping,
+    check_not_milliseconds,
     check_private_key_hex,
     check_reference,
     check_seconds,
@@ -515,7 +516,11 @@ def _check_permissions(
 
     text = given if isinstance(given, str) else permissions_text(given)
     assert text is not None  # as nothing given is
-    conditions = parse_permissions(text).conditions
+    permissions = parse_permissions(text)
+    conditions = permissions.conditions
+    check_not_milliseconds("permissions.validUntil", conditions.valid_until)
+    for place, rule in enumerate(permissions.rules):
+        check_not_milliseconds(f"permissions[{place}].validUntil", rule.conditions.valid_until)
     if conditions.chain_ids is not None and chain_id not in conditions.chain_ids:
         raise InvalidFieldError("permissions.chainId", f"does not have the session's chain, {chain_id}")
     if conditions.valid_until is not None and conditions.valid_until < now:

@@ -26,6 +26,7 @@ from dan_async._values import (
     MAX_SAFE_INT,
     check_instance,
     check_list,
+    check_not_milliseconds,
     check_reference,
     check_text,
     from_hex,
@@ -711,6 +712,8 @@ def _lifetime_s(policies: Sequence[Policy], now: float) -> int:
     ends = [policy.valid_until for policy in policies]
     if any(end and end <= now for end in ends):
         raise InvalidFieldError("valid_until", "is over already")
+    for end in ends:
+        check_not_milliseconds("valid_until", end)
     longest = MAX_LIFETIME_S if 0 in ends else max(ends) - int(now)
     return min(longest, MAX_LIFETIME_S)
 

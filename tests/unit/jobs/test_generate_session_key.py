@@ -212,12 +212,15 @@ async def test_permissions_go_as_tag_1(nodes: Nodes) -> None:
         ({"permissions": [], "chainId": [1, 10]}, "permissions.chainId"),
         ({"permissions": [], "validUntil": 1_000_000}, "permissions.validUntil"),
         ({"permissions": [], "validAfter": 2**40}, "permissions.validAfter"),
+        (
+            {"permissions": [], "validUntil": 1_900_000_000_000},
+            "permissions.validUntil must be in Unix seconds",
+        ),
+        ([{"type": "call", "to": OWNER, "validUntil": 1_900_000_000_000}], r"permissions\[0\]\.validUntil"),
     ],
 )
-async def test_permissions_under_which_nothing_can_be_signed(
-    nodes: Nodes, permissions: Any, field: str
-) -> None:
-    """Unreadable ones, and another chain's or time's, are refused before anybody is asked."""
+async def test_permissions_that_cannot_be_meant(nodes: Nodes, permissions: Any, field: str) -> None:
+    """Unreadable ones, another chain's or time's, and times in milliseconds are refused before anybody is asked."""
     with pytest.raises(InvalidFieldError, match=field):
         await nodes.client.generate_session_key(wallet=WALLET, chain_id=42, permissions=permissions)
     assert nodes.fake.calls == []

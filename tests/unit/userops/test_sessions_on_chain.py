@@ -666,6 +666,10 @@ async def test_leaves_outlive_a_purge(scene: Scene) -> None:
         ({"policy": []}, "policy"),
         ({"policy": "everything"}, "policy"),
         ({"policy": Erc20Policy(token=TOKEN, recipient=SHOP, max_amount=1, valid_until=5)}, "valid_until"),
+        (
+            {"policy": Erc20Policy(token=TOKEN, recipient=SHOP, max_amount=1, valid_until=UNTIL * 1000)},
+            "valid_until",
+        ),
         ({"store": None}, "store"),
         ({"session_id": ""}, "session_id"),
         ({"duration": 60}, "duration"),
