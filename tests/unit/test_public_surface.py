@@ -744,8 +744,8 @@ async def test_every_door_opens_to_good_values(name: str) -> None:
 
 
 def time_spans(door: Door) -> list[str]:
-    """The parameters that are time spans, by their names; *retry_after* is a header's."""
-    names = inspect.signature(door.call).parameters
+    """The parameters that are time spans, by their names; *retry_after* is a header's, and *…_per_s* is a rate."""
+    names = [n for n in inspect.signature(door.call).parameters if not n.endswith("_per_s")]
     return [n for n in names if n in ("duration", "restart_after", "seconds", "timeout") or n.endswith("_s")]
 
 
