@@ -218,9 +218,9 @@ def check_seconds(field: str, value: object, *, most: float = math.inf) -> float
     return float(value)
 
 
-def check_not_milliseconds(field: str, moment: int | None) -> None:
-    """Refuse a time in Unix seconds that can only have been meant in milliseconds; 2**48 - 1 is a usual way to say never."""
-    if moment is not None and 10**11 <= moment < 2**48 - 1:
+def check_not_milliseconds(field: str, moment: int | None, *, now: float, ends: float) -> None:
+    """Refuse a time in Unix seconds that would be in a session's life if it were milliseconds: it was meant so."""
+    if moment is not None and now <= moment / 1000 <= ends:
         raise InvalidFieldError(field, "must be in Unix seconds, and looks like milliseconds")
 
 

@@ -518,9 +518,9 @@ def _check_permissions(
     assert text is not None  # as nothing given is
     permissions = parse_permissions(text)
     conditions = permissions.conditions
-    check_not_milliseconds("permissions.validUntil", conditions.valid_until)
-    for place, rule in enumerate(permissions.rules):
-        check_not_milliseconds(f"permissions[{place}].validUntil", rule.conditions.valid_until)
+    times = {f"permissions[{i}].validUntil": rule.conditions for i, rule in enumerate(permissions.rules)}
+    for name, each in {"permissions.validUntil": conditions, **times}.items():
+        check_not_milliseconds(name, each.valid_until, now=now, ends=ends)
     if conditions.chain_ids is not None and chain_id not in conditions.chain_ids:
         raise InvalidFieldError("permissions.chainId", f"does not have the session's chain, {chain_id}")
     if conditions.valid_until is not None and conditions.valid_until < now:

@@ -713,7 +713,7 @@ def _lifetime_s(policies: Sequence[Policy], now: float) -> int:
     if any(end and end <= now for end in ends):
         raise InvalidFieldError("valid_until", "is over already")
     for end in ends:
-        check_not_milliseconds("valid_until", end)
+        check_not_milliseconds("valid_until", end, now=now, ends=now + MAX_LIFETIME_S)
     longest = MAX_LIFETIME_S if 0 in ends else max(ends) - int(now)
     return min(longest, MAX_LIFETIME_S)
 
