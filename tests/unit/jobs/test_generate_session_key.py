@@ -213,10 +213,13 @@ async def test_permissions_go_as_tag_1(nodes: Nodes) -> None:
         ({"permissions": [], "validUntil": 1_000_000}, "permissions.validUntil"),
         ({"permissions": [], "validAfter": 2**40}, "permissions.validAfter"),
         (
-            {"permissions": [], "validUntil": 1_900_000_000_000},
+            {"permissions": [], "validUntil": int(NOW + 60) * 1000},
             "permissions.validUntil must be in Unix seconds",
         ),
-        ([{"type": "call", "to": OWNER, "validUntil": 1_900_000_000_000}], r"permissions\[0\]\.validUntil"),
+        (
+            [{"type": "call", "to": OWNER, "validUntil": int(NOW + 60) * 1000}],
+            r"permissions\[0\]\.validUntil",
+        ),
     ],
 )
 async def test_permissions_that_cannot_be_meant(nodes: Nodes, permissions: Any, field: str) -> None:
