@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import TypeGuard
 
 from coincurve import PublicKey
 
@@ -56,6 +57,11 @@ def _checksummed(raw: bytes) -> Address:
     return Address("0x" + (text ^ capitals).to_bytes(len(digits), "big").decode())
 
 
+def has_address_form(value: object) -> TypeGuard[str]:
+    """Whether it is a text of ``0x`` and 40 hex digits; its checksum is not looked at."""
+    return isinstance(value, str) and _ADDRESS.match(value) is not None
+
+
 def parse_address(field: str, value: object) -> Address:
     """
     Check an address and return its EIP-55 form.
@@ -75,7 +81,7 @@ def parse_address(field: str, value: object) -> Address:
     address = _checked(value) if len(value) == _ADDRESS_DIGITS else None
     if address is not None:
         return address
-    if _ADDRESS.match(value) is None:
+    if not has_address_form(value):
         raise InvalidFieldError(field, "must be an address: 0x and 40 hex digits")
     raise InvalidFieldError(field, "has a wrong EIP-55 checksum", hint="Check it for a typing error")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -16,6 +15,7 @@ from attrs import field, frozen
 
 from dan_async._values import setting
 from dan_async.config import NodeEndpoint, Timeouts, TransportOptions, redact_url
+from dan_async.crypto.address import has_address_form
 from dan_async.crypto.signature import signer_of
 from dan_async.deadline import Deadline, cancel_and_wait
 from dan_async.errors import (
@@ -50,8 +50,6 @@ from dan_async.types import Json, OperatorAddress, RequestId
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_OPERATOR = re.compile("0x[0-9A-Fa-f]{40}")
 
 #: Methods whose time says nothing about one node: what nodes do together takes as long as the slowest of them.
 _COLLECTIVE = frozenset({"dan_keygen", KEYGEN_BATCH, "dan_presign"})
@@ -402,22 +400,18 @@ def _refusal(error: RpcError, context: dict[str, Any]) -> NodeRefusedError:
             f"the node asks to slow down: {error.message}", code=error.code, retry_after=seconds, **context
         )
     culprits, aborted_by = error.data.get("culprits"), error.data.get("abortedBy")
-    named = tuple(filter(_is_operator, culprits)) if isinstance(culprits, list) else ()
+    # Whatever else it says for the name of a node is in no error, and no log.
+    named = tuple(filter(has_address_form, culprits)) if isinstance(culprits, list) else ()
     evidence = error.data.get("evidence")
     return NodeRefusedError(
         f"the node refused: {error.message}",
         code=error.code,
         culprits=named[:20],
         evidence=evidence if evidence in ("proof", "silence") else "",
-        aborted_by=aborted_by if _is_operator(aborted_by) else None,
+        aborted_by=aborted_by if has_address_form(aborted_by) else None,
         retryable=FailureKind.RETRYABLE in NODE_FAILURES.get(error.code, FailureKind.NONE),
         **context,
     )
-
-
-def _is_operator(value: Json) -> bool:
-    """Whether a node names another one: whatever else it says for a name is in no error, and no log."""
-    return isinstance(value, str) and _OPERATOR.fullmatch(value) is not None
 
 
 # --- proving itself ------------------------------------------------------------------------------------------------

@@ -113,6 +113,14 @@ def _without_colours(shown: bytes) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode(errors="replace")).replace("\r\n", "\n")
 
 
+def on_full_disk(*args: str) -> subprocess.CompletedProcess[str]:
+    """Run the command with its standard output on a disk that is full."""
+    with Path("/dev/full").open("w") as full:
+        return subprocess.run(
+            command(*args), stdout=full, stderr=subprocess.PIPE, text=True, timeout=50, check=False
+        )
+
+
 def command(*args: str) -> Sequence[str]:
     """Give the command line that runs ``dan-async`` in a process of its own."""
     return [sys.executable, "-m", "dan_async.cli", *args]

@@ -22,7 +22,7 @@ from dan_async.cli.__main__ import main
 from dan_async.cli.app import _COMMANDS, _WORDS, _report
 from dan_async.errors import ConfigurationError, NodeOutcome, QuorumError, WalletRefusedError
 from dan_async.types import OperatorAddress
-from tests.cli.conftest import Run, command, terminal
+from tests.cli.conftest import Run, command, on_full_disk, terminal
 
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 NODE = "ws://127.0.0.1:9/v1/rpc=0x0000000000000000000000000000000000000001"
@@ -310,15 +310,7 @@ def test_a_closed_standard_error_costs_no_result() -> None:
 
 def test_help_for_a_full_disk_is_no_bug() -> None:
     """The system's reason is in the line, and Python does not complain when it shuts down."""
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            command("keygen", "--help"),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=50,
-            check=False,
-        )
+    done = on_full_disk("keygen", "--help")
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["error: the system refused: No space left on device"]
 

@@ -26,7 +26,7 @@ from dan_async.cli.options import PRIVATE_KEY_VARIABLE
 from dan_async.devnet import Delay, Devnet
 from dan_async.errors import StoreUnavailableError
 from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
-from tests.cli.conftest import Run, command
+from tests.cli.conftest import Run, command, on_full_disk
 from tests.helpers import Do
 
 KEY = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
@@ -297,15 +297,7 @@ def test_a_timeout_gives_exit_code_1(run: Run) -> None:
 
 def test_a_result_that_cannot_be_written_gives_exit_code_1() -> None:
     """A full disk behind standard output is one line, also when Python shuts down."""
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            command(*DEVNET, "--json"),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=50,
-            check=False,
-        )
+    done = on_full_disk(*DEVNET, "--json")
     assert done.returncode == 1
     assert "No space left" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -139,16 +139,21 @@ async def test_as_a_source_it_stays_for_whoever_started_it(devnet):
     assert all(node.is_running for node in devnet.nodes)
 
 
-async def test_two_clients_can_share_a_source():
-    """The last to leave stops it."""
-    devnet = Devnet(2, 2)
-    networks = await asyncio.gather(devnet.open_network(), devnet.open_network())
+async def leave_one_by_one(devnet, networks):
+    """Close the networks of two clients: the devnet runs until both have left."""
     for network in networks:
         await network.aclose()
     await devnet.close_network()
     assert devnet.nodes[0].is_running
     await devnet.close_network()
     assert not devnet.nodes[0].is_running
+
+
+async def test_two_clients_can_share_a_source():
+    """The last to leave stops it."""
+    devnet = Devnet(2, 2)
+    networks = await asyncio.gather(devnet.open_network(), devnet.open_network())
+    await leave_one_by_one(devnet, networks)
 
 
 async def test_a_client_that_comes_while_another_one_starts_it_waits_and_counts():
@@ -160,12 +165,7 @@ async def test_a_client_that_comes_while_another_one_starts_it_waits_and_counts(
     networks = [await devnet.open_network()]
     assert all(node.is_running for node in devnet.nodes)
     networks.append(await opening)
-    for network in networks:
-        await network.aclose()
-    await devnet.close_network()
-    assert devnet.nodes[0].is_running
-    await devnet.close_network()
-    assert not devnet.nodes[0].is_running
+    await leave_one_by_one(devnet, networks)
 
 
 async def test_closing_a_source_that_was_never_opened():

@@ -29,7 +29,7 @@ from dan_async.storage.sqlalchemy_store import SQLAlchemyStore
 from dan_async.wallets.base import CallbackWallet
 from tests.chain.local_chain import CHAIN_ID, LocalChain
 from tests.recipes.conftest import OWNER_KEY, run_sample
-from tests.unit.userops.services import World, account_in
+from tests.unit.userops.services import World, account_in, cancelled_when_sent
 
 pytestmark = [pytest.mark.recipes, pytest.mark.timeout(180)]
 
@@ -247,13 +247,19 @@ async def test_an_agent_may_use_the_named_sessions_only(serve: Serve) -> None:
         assert (await refuse(client, "sign_message", session="second", message="hi"))["field"] == "session"
 
 
+async def made_session(dan: DanClient, reference: str) -> StoredSession:
+    """Make a session for the owner, and return its record."""
+    await dan.generate_session_key(wallet=OWNER, chain_id=80002, reference=reference)
+    assert dan.store is not None
+    record = await dan.store.get_by_reference(reference)
+    assert record is not None
+    return record
+
+
 async def test_a_reference_is_no_way_to_another_session() -> None:
     """An agent that names its session with the id of one that it may not use may not use that one."""
     async with DanClient(Devnet(2, 3), store=MemorySessionStore()) as dan:
-        await dan.generate_session_key(wallet=OWNER, chain_id=80002, reference="the owner's")
-        assert dan.store is not None
-        owners = await dan.store.get_by_reference("the owner's")
-        assert owners is not None
+        owners = await made_session(dan, "the owner's")
         async with SessionTools(dan, wallet=OWNER, chain_id=80002, sessions=["another"]) as tools:
             made = await tools.call("make_session", {"reference": owners.record_id})
             signed = await tools.call("sign_message", {"session": owners.record_id, "message": "hello"})
@@ -264,13 +270,11 @@ async def test_a_reference_is_no_way_to_another_session() -> None:
 
 async def test_sessions_that_may_not_be_used_hide_none_that_may() -> None:
     """However many there are in the store; each is listed once, by whichever of its names it is allowed."""
-    async with DanClient(Devnet(2, 3), store=MemorySessionStore()) as dan:
-        await dan.generate_session_key(wallet=OWNER, chain_id=80002, reference="first")
-        assert dan.store is not None
-        first = await dan.store.get_by_reference("first")
-        assert first is not None
+    store = MemorySessionStore()
+    async with DanClient(Devnet(2, 3), store=store) as dan:
+        first = await made_session(dan, "first")
         for number in range(101):
-            await dan.store.save(evolve(first, record_id=f"0x{number:064x}", reference=None))
+            await store.save(evolve(first, record_id=f"0x{number:064x}", reference=None))
         names = ["first", first.record_id, "nobody's"]
         async with SessionTools(dan, wallet=OWNER, chain_id=80002, sessions=names) as tools:
             made = await tools.call("make_session", {})
@@ -432,12 +436,7 @@ async def test_a_call_that_its_agent_gave_up_is_not_made_again() -> None:
         made = await tools.call("make_session", {})
         asked = {"session": made["session"], "calls": [{"to": OWNER.address, "value": 1}]}
         world.executes = False
-        calling = asyncio.create_task(tools.call("send_user_operation", asked))
-        while "eth_getUserOperationReceipt" not in world.methods():
-            await asyncio.sleep(0.01)
-        calling.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await calling
+        await cancelled_when_sent(world, tools.call("send_user_operation", asked))
         (left,) = world.operations
         world.execute(left)
         again = await tools.call("send_user_operation", asked)

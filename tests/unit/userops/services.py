@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
+import pytest
 import rlp
 from aiohttp import web
 
@@ -231,6 +233,16 @@ async def account_in(world: World, **options: Any) -> SmartAccountClient:
         "timeouts": Timeouts(total_s=5, attempt_s=2),
     }
     return await create_smart_account_client(**(defaults | options))
+
+
+async def cancelled_when_sent(world: World, call: Coroutine[Any, Any, Any]) -> None:
+    """Cancel a call that waits for the receipt of what it has sent, and check that it ends so."""
+    sending = asyncio.create_task(call)
+    while "eth_getUserOperationReceipt" not in world.methods():
+        await asyncio.sleep(0.01)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
 
 
 def answering(handler: Handler) -> Any:

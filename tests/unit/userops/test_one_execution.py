@@ -24,7 +24,17 @@ from dan_async.errors import (
 from dan_async.types import Hex
 from dan_async.userops import Call
 from tests.servers import Handler
-from tests.unit.userops.services import ACCOUNT, FACTORY, TARGET, TX, World, account_at, account_in, event
+from tests.unit.userops.services import (
+    ACCOUNT,
+    FACTORY,
+    TARGET,
+    TX,
+    World,
+    account_at,
+    account_in,
+    cancelled_when_sent,
+    event,
+)
 
 CALL = Call(TARGET, 5, b"abcd")
 TAKEN = RpcError(-32500, "AA25 invalid account nonce")
@@ -387,12 +397,7 @@ async def test_a_deployment_that_is_cancelled_while_it_is_waited_for_is_in_doubt
     world = World()
     world.is_deployed = world.executes = False
     async with account_at(world) as account:
-        sending = asyncio.create_task(account.send_user_operation(CALL))
-        while "eth_getUserOperationReceipt" not in world.methods():
-            await asyncio.sleep(0.01)
-        sending.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await sending
+        await cancelled_when_sent(world, account.send_user_operation(CALL))
         (left,) = world.operations
         world.execute(left)
         world.executes = True
