@@ -28,7 +28,6 @@ from dan_async.crypto.address import parse_address
 from dan_async.crypto.set_code import Authorisation
 from dan_async.deadline import Deadline, OneLoop
 from dan_async.errors import (
-    BundlerError,
     ConfigurationError,
     DanError,
     DuplicateUserOperationError,
@@ -248,9 +247,7 @@ class SmartAccountClient:
             sent = await sender.send_in_lane(prepare, lane, deadline, call_data=call_data, left=left)
             if deploy:
                 try:
-                    await self._bundler.wait_for_receipt(sent, deadline=deadline, allow_revert=True)
-                except BundlerError as error:  # refuses to say, not to send
-                    raise in_doubt(sent, error.message) from error
+                    await self._receipt(sent, deadline, allow_revert=True)
                 except UserOperationTimeoutError:
                     self.lanes.settle(lane, sent)
                     raise
@@ -294,7 +291,9 @@ class SmartAccountClient:
             InvalidFieldError: That is no hash; nobody was asked.
         """
         own = to_hex(from_hex(user_operation_hash, field="user_operation_hash", length=32, prefix=True))
-        deadline = self._deadline(timeout)
+        return await self._receipt(own, self._deadline(timeout), allow_revert=allow_revert)
+
+    async def _receipt(self, own: Hex, deadline: Deadline, *, allow_revert: bool) -> UserOperationReceipt:
         try:
             return await self._bundler.wait_for_receipt(own, deadline=deadline, allow_revert=allow_revert)
         except (UserOperationRevertedError, UserOperationTimeoutError):
